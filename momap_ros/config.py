@@ -1,0 +1,153 @@
+"""Every setting of the package with its only default, meaning and range.
+
+ROS parameters, command-line options and the README's tables are generated from these dataclasses; nothing else in the
+package states a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    read_only: bool = False,
+) -> Any:
+    """A dataclass field that documents itself.
+
+    Args:
+        default: the value where nobody says otherwise; its type is the setting's type.
+        description: one sentence with the unit.
+        minimum: smallest allowed number.
+        maximum: largest allowed number.
+        choices: allowed strings; empty = any.
+        read_only: True where a running node cannot change it (it shapes the model or the connections).
+    """
+    metadata = {
+        "description": description,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "read_only": read_only,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Settings:
+    """Base of the setting groups: values are checked against their documented range on construction."""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range, naming the setting."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses, the base is not
+            check_setting(field, getattr(self, field.name))
+
+
+def check_setting(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuse a value that its field does not allow.
+
+    Raises:
+        ValueError: wrong type, outside the range or not among the choices.
+    """
+    expected = type(field.default)
+    if expected is float and type(value) is int:
+        expected = int
+    if type(value) is not expected:
+        raise ValueError(f"{field.name}: expected {expected.__name__}, got {type(value).__name__} {value!r}")
+    low, high, choices = (field.metadata[key] for key in ("minimum", "maximum", "choices"))
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ValueError(f"{field.name}: expected a value in [{low}, {high}], got {value}; {field.metadata['description']}")
+    if choices and value not in choices:
+        raise ValueError(f"{field.name}: expected one of {list(choices)}, got {value!r}; {field.metadata['description']}")
+
+
+@dataclass(frozen=True)
+class InputConfig(Settings):
+    """How camera topics become RGB-D frames."""
+
+    sync_tolerance_s: float = setting(
+        0.02, "Largest stamp difference of a colour and a depth image of one frame, seconds.", minimum=0.0, maximum=1.0
+    )
+    reliability: str = setting(
+        "auto",
+        "QoS reliability of the image subscriptions; auto takes reliable where every publisher offers it.",
+        choices=("auto", "reliable", "best_effort"),
+        read_only=True,
+    )
+    watchdog_s: float = setting(
+        5.0, "Seconds without a frame before the node says which input is missing and why.", minimum=0.5, maximum=600.0
+    )
+
+
+@dataclass(frozen=True)
+class SegmentationConfig(Settings):
+    """How instances are found."""
+
+    method: str = setting(
+        "tabletop",
+        "tabletop: plane and edges, no weights; sam2: a local SAM 2 folder prompted by tabletop instances.",
+        choices=("tabletop", "sam2"),
+        read_only=True,
+    )
+    sam2_dir: str = setting("", "Folder of a SAM 2 checkpoint in transformers layout; used by method sam2.", read_only=True)
+    stride: int = setting(2, "The tabletop method works on every stride-th pixel.", minimum=1, maximum=8)
+    plane_tolerance_m: float = setting(
+        0.008, "Distance to the table plane that still counts as table, metres.", minimum=0.001, maximum=0.05
+    )
+    min_height_m: float = setting(
+        0.010, "Height above the table from which a pixel can belong to an object, metres.", minimum=0.001, maximum=0.1
+    )
+    depth_jump_m: float = setting(0.012, "Depth step between neighbours that separates objects, metres.", minimum=0.001)
+    chroma_jump: float = setting(14.0, "Lab chroma step between neighbours that separates objects.", minimum=1.0)
+    min_area_px: int = setting(320, "Smallest instance, source pixels at 640x480 (scaled with the image).", minimum=1)
+    grow_px: int = setting(6, "Instances grow back over erased edges by this many working pixels.", minimum=0, maximum=50)
+    max_lost_frames: int = setting(10, "An id survives this many frames without its object being seen.", minimum=0)
+
+
+@dataclass(frozen=True)
+class ObjectMotionConfig(Settings):
+    """How dense trajectories become per-object motion."""
+
+    moving_threshold_m: float = setting(
+        0.02, "An object moves when its centroid's displacement exceeds this length, metres.", minimum=0.001, maximum=1.0
+    )
+    rigid_residual_m: float = setting(
+        0.015, "Largest RMS residual of a motion that is called rigid, metres.", minimum=0.001, maximum=1.0
+    )
+    reweighting_iterations: int = setting(
+        4, "Rounds of robust reweighting of trajectories (1 = plain least squares).", minimum=1, maximum=20
+    )
+    max_points_per_object: int = setting(
+        600, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
+    )
+
+
+@dataclass(frozen=True)
+class ForecastConfig(Settings):
+    """What is forecast, with which model, and how much of it is published."""
+
+    checkpoint: str = setting(
+        "small", "Name of a bundled checkpoint, or a folder with model_index.json and momap.json.", read_only=True
+    )
+    device: str = setting("auto", "torch device; auto takes cuda where available, else cpu.", read_only=True)
+    num_threads: int = setting(0, "CPU threads of the network; 0 leaves torch's choice.", minimum=0, read_only=True)
+    prompt: str = setting("", "Sentence that says what will happen; empty = the model decides.")
+    num_hypotheses: int = setting(10, "Futures drawn per forecast.", minimum=1, maximum=64, read_only=True)
+    num_inference_steps: int = setting(4, "Denoising steps per forecast.", minimum=1, maximum=50)
+    seed: int = setting(0, "Seed of the draws; the same frame, prompt and seed give the same forecast.", minimum=0)
+    published_hypotheses: int = setting(
+        1, "Futures in ~/trajectories, the most representative first; the others stay in the statistics.", minimum=1
+    )
+    max_points: int = setting(
+        1500, "Most foreground points in ~/trajectories; 1500 points x 50 steps are 0.9 MB.", minimum=1, maximum=1_000_000
+    )
+    dense: bool = setting(
+        False, "Publish every pixel with depth, background included, instead of foreground points (up to 200 MB)."
+    )
+    target_frame: str = setting("", "TF frame of all published positions; empty = the camera's optical frame.")

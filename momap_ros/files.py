@@ -1,0 +1,36 @@
+"""Files that are either whole or absent: every writer of this package goes through here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there (a file or a folder) replaces `path` on success.
+
+    On an exception nothing is left behind and an existing `path` stays as it was.
+
+    Args:
+        path: the final path; its folder is created.
+
+    Yields:
+        A path that does not exist yet, with the same suffix and on the same file system.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        yield partial
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
