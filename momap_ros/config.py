@@ -62,9 +62,13 @@ def check_setting(field: dataclasses.Field[Any], value: Any) -> None:
         raise ValueError(f"{field.name}: expected {expected.__name__}, got {type(value).__name__} {value!r}")
     low, high, choices = (field.metadata[key] for key in ("minimum", "maximum", "choices"))
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ValueError(f"{field.name}: expected a value in [{low}, {high}], got {value}; {field.metadata['description']}")
+        raise ValueError(
+            f"{field.name}: expected a value in [{low}, {high}], got {value}; {field.metadata['description']}"
+        )
     if choices and value not in choices:
-        raise ValueError(f"{field.name}: expected one of {list(choices)}, got {value!r}; {field.metadata['description']}")
+        raise ValueError(
+            f"{field.name}: expected one of {list(choices)}, got {value!r}; {field.metadata['description']}"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class InputConfig(Settings):
         choices=("auto", "reliable", "best_effort"),
         read_only=True,
     )
+    rectified: bool = setting(False, "The images are undistorted: intrinsics come from P of camera_info instead of K.")
     watchdog_s: float = setting(
         5.0, "Seconds without a frame before the node says which input is missing and why.", minimum=0.5, maximum=600.0
     )
@@ -95,7 +100,9 @@ class SegmentationConfig(Settings):
         choices=("tabletop", "sam2"),
         read_only=True,
     )
-    sam2_dir: str = setting("", "Folder of a SAM 2 checkpoint in transformers layout; used by method sam2.", read_only=True)
+    sam2_dir: str = setting(
+        "", "Folder of a SAM 2 checkpoint in transformers layout; used by method sam2.", read_only=True
+    )
     stride: int = setting(2, "The tabletop method works on every stride-th pixel.", minimum=1, maximum=8)
     plane_tolerance_m: float = setting(
         0.008, "Distance to the table plane that still counts as table, metres.", minimum=0.001, maximum=0.05
@@ -106,7 +113,9 @@ class SegmentationConfig(Settings):
     depth_jump_m: float = setting(0.012, "Depth step between neighbours that separates objects, metres.", minimum=0.001)
     chroma_jump: float = setting(14.0, "Lab chroma step between neighbours that separates objects.", minimum=1.0)
     min_area_px: int = setting(320, "Smallest instance, source pixels at 640x480 (scaled with the image).", minimum=1)
-    grow_px: int = setting(6, "Instances grow back over erased edges by this many working pixels.", minimum=0, maximum=50)
+    grow_px: int = setting(
+        6, "Instances grow back over erased edges by this many working pixels.", minimum=0, maximum=50
+    )
     max_lost_frames: int = setting(10, "An id survives this many frames without its object being seen.", minimum=0)
 
 
@@ -115,13 +124,16 @@ class ObjectMotionConfig(Settings):
     """How dense trajectories become per-object motion."""
 
     moving_threshold_m: float = setting(
-        0.02, "An object moves when its centroid's displacement exceeds this length, metres.", minimum=0.001, maximum=1.0
+        0.02,
+        "An object moves when its centroid's displacement exceeds this length, metres.",
+        minimum=0.001,
+        maximum=1.0,
     )
     rigid_residual_m: float = setting(
         0.015, "Largest RMS residual of a motion that is called rigid, metres.", minimum=0.001, maximum=1.0
     )
     reweighting_iterations: int = setting(
-        4, "Rounds of robust reweighting of trajectories (1 = plain least squares).", minimum=1, maximum=20
+        10, "Most rounds of robust reweighting of trajectories (1 = plain least squares).", minimum=1, maximum=50
     )
     max_points_per_object: int = setting(
         600, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
@@ -145,9 +157,49 @@ class ForecastConfig(Settings):
         1, "Futures in ~/trajectories, the most representative first; the others stay in the statistics.", minimum=1
     )
     max_points: int = setting(
-        1500, "Most foreground points in ~/trajectories; 1500 points x 50 steps are 0.9 MB.", minimum=1, maximum=1_000_000
+        1500,
+        "Most foreground points in ~/trajectories; 1500 points x 50 steps are 0.9 MB.",
+        minimum=1,
+        maximum=1_000_000,
     )
     dense: bool = setting(
         False, "Publish every pixel with depth, background included, instead of foreground points (up to 200 MB)."
     )
     target_frame: str = setting("", "TF frame of all published positions; empty = the camera's optical frame.")
+
+
+@dataclass(frozen=True)
+class NodeConfig(Settings):
+    """How a node starts."""
+
+    autostart: bool = setting(
+        True, "The node configures and activates itself; false leaves that to a lifecycle manager.", read_only=True
+    )
+
+
+@dataclass(frozen=True)
+class ForecastNodeConfig(NodeConfig):
+    """How the forecast node starts and where its instances come from."""
+
+    instances_source: str = setting(
+        "internal",
+        "internal: the node segments its frames itself; topic: it waits for the label image of the same stamp.",
+        choices=("internal", "topic"),
+        read_only=True,
+    )
+
+
+@dataclass(frozen=True)
+class MarkersConfig(Settings):
+    """What RViz is shown."""
+
+    max_tracks: int = setting(400, "Most trajectories drawn, spread evenly over the points.", minimum=1, maximum=10_000)
+    max_steps: int = setting(12, "Most line segments of a drawn trajectory.", minimum=1, maximum=1000)
+    min_displacement_m: float = setting(
+        0.01,
+        "Trajectories that end within this distance of their start are not drawn, metres.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    line_width_m: float = setting(0.002, "Width of the drawn trajectories, metres.", minimum=0.0001, maximum=0.1)
+    text_height_m: float = setting(0.025, "Height of the objects' texts, metres.", minimum=0.001, maximum=1.0)

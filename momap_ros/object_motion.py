@@ -1,0 +1,335 @@
+"""How every object moves: one rigid motion per object and step, fitted to many point trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from momap_ros.config import ObjectMotionConfig
+from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
+from momap_ros.momap import PointTrajectories, direction_flags
+from momap_ros.shapes import check_shapes
+
+Int8 = npt.NDArray[np.int8]
+Bool = npt.NDArray[np.bool_]
+
+MIN_TRAJECTORIES = 3  # fewer points leave a rotation open, whatever they do
+MIN_SPREAD_M = 0.001  # points closer than this to one line do not determine the rotation about it
+RESIDUAL_FLOOR_M = 0.001  # resolution of depth images: smaller residuals are not a reason to distrust a trajectory
+SETTLED_SHARE = 0.95  # reweighting ends when the median distance shrinks by less than this
+FLAG_STEPS = (1, 4, 16)  # Paper: Sec. 4.2 item 6, the dT of d_sig
+CLUSTER_SHARE = 0.25  # hypotheses agree when their ends differ by less than this share of the displacement
+
+
+@dataclass(frozen=True, eq=False)
+class RigidTracks:
+    """Rigid motions of one object in N hypotheses.
+
+    Attributes:
+        motion_t_from_0: (N, T, 4, 4): point_at_t = motion_t_from_0[n, t] applied to point_at_0; identity at step 0.
+        residual_m: (N, T) RMS distance of the inliers from the motion, metres; NaN where no inlier's position is known.
+        inliers: (N, P) trajectories that follow the motion.
+        inlier_fraction: (N,) their share of the trajectories that are known beyond step 0.
+        valid: (N,) False where fewer than three trajectories are known; the motion is then the identity at all steps.
+    """
+
+    motion_t_from_0: Float64
+    residual_m: Float64
+    inliers: Bool
+    inlier_fraction: Float64
+    valid: Bool
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectMotion:
+    """Where one object goes: the content of ObjectMotion.msg. All positions are in the trajectories' frame.
+
+    Attributes:
+        instance_id: positive, stable while the object is tracked.
+        label: name of the object, or empty.
+        moving_probability: probability that the object moves within the horizon, in [0, 1].
+        centroid_m: (3,) mean of the object's points at step 0; NaN where none is known.
+        size_m: (3,) extent of these points along the frame's axes.
+        direction_flags: (3,) in {-1, 0, 1}, from step 0 to the last step.
+        direction_flags_1: (3,) from step 0 to step 1.
+        direction_flags_4: (3,) from step 0 to step 4 (to the last step where there are fewer).
+        direction_flags_16: (3,) from step 0 to step 16 (to the last step where there are fewer).
+        direction: (3,) unit vector from the first to the last position of the centroid; zeros where it does not move.
+        displacement_m: distance between the first and the last position of the centroid.
+        speed_m_s: length of the centroid's path over the horizon, metres per second.
+        motion_t_from_0: (T, 4, 4) rigid motion from step 0 (identity) to each step.
+        residual_m: (T,) RMS distance of the inliers from the rigid motion; NaN where no inlier's position is known.
+        inlier_fraction: share of the object's trajectories that follow the rigid motion, in [0, 1].
+        rigid: the residual stays small enough to treat the object as one rigid body.
+        valid: a motion could be fitted; otherwise motions are identities and the other results zeros.
+        hypothesis_weight: share of all hypotheses that agree with the one described here, in [0, 1].
+        hypothesis_spread_m: RMS distance of the centroid's end in all hypotheses from its end in this one.
+    """
+
+    instance_id: int
+    label: str
+    moving_probability: float
+    centroid_m: Float64
+    size_m: Float64
+    direction_flags: Int8
+    direction_flags_1: Int8
+    direction_flags_4: Int8
+    direction_flags_16: Int8
+    direction: Float64
+    displacement_m: float
+    speed_m_s: float
+    motion_t_from_0: Float64
+    residual_m: Float64
+    inlier_fraction: float
+    rigid: bool
+    valid: bool
+    hypothesis_weight: float
+    hypothesis_spread_m: float
+
+
+def estimate_object_motions(
+    trajectories: PointTrajectories,
+    config: ObjectMotionConfig,
+    *,
+    labels: Mapping[int, str] | None = None,
+    moving_probability: Mapping[int, float] | None = None,
+) -> list[ObjectMotion]:
+    """The motion of every object in the trajectories.
+
+    Hypotheses are never averaged. Each is fitted alone; the one reported is the medoid, whose centroid track has the
+    smallest mean distance from the others'. Another hypothesis agrees with it when their ends differ by at most
+    `config.moving_threshold_m` or a quarter of the medoid's displacement, whichever is larger.
+
+    Args:
+        trajectories: N futures of P points; all hypotheses share step 0, the observation.
+        config: thresholds and limits.
+        labels: names of some objects.
+        moving_probability: the model's own probability that an object moves; where absent, the share of hypotheses in
+            which the centroid at any step is farther than `config.moving_threshold_m` from its start.
+
+    Returns:
+        One motion per object id > 0, in rising order of id; empty where all points are background.
+    """
+    order = np.argsort(trajectories.object_ids, kind="stable")
+    ids, starts = np.unique(trajectories.object_ids[order], return_index=True)
+    members = np.split(order, starts[1:])
+    motions = []
+    for instance_id, points in zip(ids.tolist(), members, strict=True):
+        if instance_id == 0:
+            continue
+        label = (labels or {}).get(instance_id, "")
+        probability = (moving_probability or {}).get(instance_id)
+        motions.append(_object_motion(trajectories, points, config, label=label, probability=probability))
+    return motions
+
+
+def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterations: int) -> RigidTracks:
+    """Fit one rigid motion per hypothesis and step, with one robust weight per trajectory.
+
+    A trajectory belongs to the object or it does not, for its whole length, so its weight comes from its RMS distance
+    over all steps. Weights are Geman-McClure's with a scale of 1.5 times the median distance, until the median settles;
+    the last round is plain least squares on the inliers, the trajectories within three times the median.
+
+    Where the inliers of a step do not determine a rotation (fewer than three, or on a line) the step keeps the rotation
+    of the step before and only its translation is fitted; where no inlier is known it keeps the whole motion. A step at
+    which no trajectory has moved gives the identity exactly.
+
+    Reference: Kabsch, doi:10.1107/S0567739476001873; Umeyama, doi:10.1109/34.88573; Geman and McClure, Bulletin of the
+    International Statistical Institute 52 (1987).
+
+    Args:
+        source_points: (P, 3) observed points, metres; NaN = unknown.
+        positions: (N, P, T, 3) their trajectories, metres, step 0 = source_points; NaN = unknown.
+        iterations: most rounds of fitting; 1 = plain least squares on all known trajectories.
+
+    Returns:
+        The motions of all hypotheses.
+
+    Raises:
+        ShapeError: the arrays do not describe the same points.
+    """
+    check_shapes(source_points=(source_points, "P 3"), positions=(positions, "N P T 3"))
+    moments = _Moments(np.asarray(source_points, np.float64), np.asarray(positions, np.float64))
+    usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
+    inliers: Bool = usable
+    rotation, translation = moments.fit(inliers.astype(np.float64))
+    previous_scale = np.full(len(positions), np.inf)
+    for fits_left in reversed(range(iterations - 1)):
+        distance = moments.trajectory_distances(rotation, translation)
+        scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
+        last = fits_left == 0 or bool(np.all(scale > SETTLED_SHARE * previous_scale))
+        if last:
+            inliers = usable & (distance <= 3.0 * scale[:, None])
+            weights = inliers.astype(np.float64)
+        else:
+            weights = np.where(usable, 1.0 / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2, 0.0)
+        rotation, translation = moments.fit(weights)
+        if last:
+            break
+        previous_scale = scale
+    residual = moments.step_residuals(rotation, translation, inliers)
+    motion = moments.in_input_coordinates(rotation, translation)
+    valid = usable.sum(axis=1) >= MIN_TRAJECTORIES
+    motion[~valid] = np.eye(4)
+    residual[~valid] = np.nan
+    inliers = inliers & valid[:, None]
+    fraction = inliers.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
+    return RigidTracks(motion, residual, inliers, fraction, valid)
+
+
+class _Moments:
+    """Weighted least squares of many steps at once, by matrix products over the points.
+
+    Coordinates are relative to the mean of the source points, which keeps the sums well conditioned.
+    """
+
+    def __init__(self, source: Float64, positions: Float64) -> None:
+        source_known: Bool = np.asarray(np.isfinite(source).all(axis=1))
+        self.origin = source[source_known].mean(axis=0) if source_known.any() else np.zeros(3)
+        self.source = np.where(source_known[:, None], source - self.origin, 0.0)
+        self.lifted = np.concatenate([np.ones((len(source), 1)), self.source], axis=1)
+        # One plane per coordinate, (N, 3, P, T): several times faster than a last axis of length three.
+        planes = np.ascontiguousarray(positions.transpose(0, 3, 1, 2))
+        self.known: Bool = np.asarray(np.isfinite(planes).all(axis=1) & source_known[:, None])
+        moved = self.known & (planes != source.T[:, :, None]).any(axis=1)
+        self.still: Bool = np.asarray(self.known.any(axis=1) & ~moved.any(axis=1))
+        self.mask = self.known.astype(np.float64)
+        self.target = np.where(self.known[:, None], planes - self.origin[:, None, None], 0.0)
+        self.known_steps = self.mask.sum(axis=2)
+        self.target_square = np.einsum("ncpt,ncpt->np", self.target, self.target)
+
+    def fit(self, weights: Float64) -> tuple[Float64, Float64]:
+        """(N, T, 3, 3) rotations and (N, T, 3) translations for (N, P) weights in [0, 1]."""
+        weighted = np.swapaxes(weights[..., None] * self.lifted, 1, 2)
+        sums = np.swapaxes(weighted @ self.mask, 1, 2)
+        cross = (weighted[:, None] @ self.target).transpose(0, 3, 1, 2)
+        supported = sums[..., 0] > 0
+        total = np.where(supported, sums[..., 0], 1.0)[..., None]
+        source_mean, target_mean = sums[..., 1:] / total, cross[..., 0] / total
+        covariance = cross[..., 1:] / total[..., None] - target_mean[..., None] * source_mean[..., None, :]
+        left, spread, right_t = np.linalg.svd(covariance)
+        left[..., 2] *= np.linalg.det(left @ right_t)[..., None].round()  # a mirror becomes the nearest rotation
+        rotation = np.where(self.still[..., None, None], np.eye(3), left @ right_t)
+        # The second singular value is the variance across the line that fits the points best.
+        determined = self.still | (supported & (spread[..., 1] >= MIN_SPREAD_M**2))
+        rotation = _hold(rotation, determined)
+        translation = target_mean - np.einsum("ntij,ntj->nti", rotation, source_mean)
+        translation[self.still] = 0.0
+        return _hold(rotation, supported), _hold(translation, supported)
+
+    def trajectory_distances(self, rotation: Float64, translation: Float64) -> Float64:
+        """(N, P) RMS distance of each trajectory from the motion over its known steps, metres."""
+        agreement = np.einsum("ncpk,pk->np", self.target @ _lifted_model(rotation, translation), self.lifted)
+        # |R x + t|^2 = |x|^2 + |t|^2 + 2 (R^T t) x, summed over the known steps by one more product
+        turned = 2.0 * np.einsum("ntij,nti->ntj", rotation, translation)
+        square = np.concatenate([np.sum(translation**2, axis=2, keepdims=True), turned], axis=2)
+        model_square = np.einsum("npk,pk->np", self.mask @ square, self.lifted)
+        model_square += self.known_steps * np.sum(self.source**2, axis=1)
+        total = self.target_square - 2.0 * agreement + model_square
+        return np.asarray(np.sqrt(np.maximum(total, 0.0) / np.maximum(self.known_steps, 1.0)))
+
+    def step_residuals(self, rotation: Float64, translation: Float64, inliers: Bool) -> Float64:
+        """(N, T) RMS distance of the inliers from the motion, metres; NaN where none is known."""
+        error = self.lifted @ np.swapaxes(_lifted_model(rotation, translation), 2, 3) - self.target
+        square = np.square(error, out=error).sum(axis=1)
+        weight = self.mask * inliers[..., None]
+        count = weight.sum(axis=1)
+        mean = np.einsum("npt,npt->nt", square, weight) / np.maximum(count, 1.0)
+        return np.asarray(np.where(count > 0, np.sqrt(mean), np.nan))
+
+    def in_input_coordinates(self, rotation: Float64, translation: Float64) -> Float64:
+        """(N, T, 4, 4) the motion of points that are not relative to the mean; an identity stays exact."""
+        return se3_from_parts(rotation, translation + self.origin - rotation @ self.origin)
+
+
+def _lifted_model(rotation: Float64, translation: Float64) -> Float64:
+    """(N, 3, T, 4) rows [t, R] of each coordinate, which take (1, x, y, z) to the moved point."""
+    return np.asarray(np.concatenate([translation[..., None], rotation], axis=3).transpose(0, 2, 1, 3))
+
+
+def _hold(values: Float64, known: Bool) -> Float64:
+    """(N, T, ...) values where an unknown step repeats the last known one before it; step 0 is taken as it is."""
+    steps = np.where(known, np.arange(known.shape[1]), 0)
+    return np.asarray(values[np.arange(len(values))[:, None], np.maximum.accumulate(steps, axis=1)])
+
+
+def _median_where(values: Float64, mask: Bool) -> Float64:
+    """(N,) median of each row's values where the mask is True; 0 for a row without any."""
+    return np.array([np.median(row[keep]) if keep.any() else 0.0 for row, keep in zip(values, mask, strict=True)])
+
+
+def _object_motion(
+    trajectories: PointTrajectories,
+    points: npt.NDArray[np.intp],
+    config: ObjectMotionConfig,
+    *,
+    label: str,
+    probability: float | None,
+) -> ObjectMotion:
+    """The motion of the object that owns these trajectories."""
+    instance_id = int(trajectories.object_ids[points[0]])
+    observed = np.asarray(trajectories.positions[0, points, 0], np.float64)
+    observed = observed[np.isfinite(observed).all(axis=1)]
+    centroid = observed.mean(axis=0) if len(observed) else np.full(3, np.nan)
+    if len(points) > config.max_points_per_object:
+        # Drawn at random, because an even stride over the rows of an image can fall on a single column.
+        points = np.sort(np.random.default_rng(instance_id).choice(points, config.max_points_per_object, replace=False))
+    positions = trajectories.positions[:, points]
+    tracks = fit_rigid_tracks(positions[0, :, 0], positions, iterations=config.reweighting_iterations)
+    paths = transform_points(tracks.motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
+    chosen = _medoid(paths, tracks.valid)
+    if probability is None:
+        farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
+        probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
+    displacements = paths[chosen] - paths[chosen, 0]
+    length = float(np.linalg.norm(displacements[-1]))
+    last = trajectories.num_steps - 1
+    steps = [last, *(min(step, last) for step in FLAG_STEPS)]
+    weight, spread = _agreement(
+        paths[:, -1], tracks.valid, chosen, max(config.moving_threshold_m, CLUSTER_SHARE * length)
+    )
+    path_length = float(np.linalg.norm(np.diff(paths[chosen], axis=0), axis=-1).sum())
+    residual, valid = tracks.residual_m[chosen], bool(tracks.valid[chosen])
+    flags = direction_flags(displacements[steps], config.moving_threshold_m)
+    return ObjectMotion(
+        instance_id=instance_id,
+        label=label,
+        moving_probability=probability,
+        centroid_m=centroid,
+        size_m=np.ptp(observed, axis=0) if len(observed) else np.zeros(3),
+        direction_flags=flags[0],
+        direction_flags_1=flags[1],
+        direction_flags_4=flags[2],
+        direction_flags_16=flags[3],
+        direction=displacements[-1] / length if length > config.moving_threshold_m else np.zeros(3),
+        displacement_m=length,
+        speed_m_s=path_length / (last * trajectories.step_s) if last else 0.0,
+        motion_t_from_0=tracks.motion_t_from_0[chosen],
+        residual_m=residual,
+        inlier_fraction=float(tracks.inlier_fraction[chosen]),
+        rigid=valid and bool(np.nanmax(residual) <= config.rigid_residual_m),
+        valid=valid,
+        hypothesis_weight=weight,
+        hypothesis_spread_m=spread,
+    )
+
+
+def _medoid(paths: Float64, valid: Bool) -> int:
+    """The valid hypothesis whose (N, T, 3) centroid track is nearest to all others'; 0 where none is valid."""
+    indices = np.flatnonzero(valid)
+    if not len(indices):
+        return 0
+    tracks = paths[indices]
+    apart = np.linalg.norm(tracks[:, None] - tracks[None], axis=-1).mean(axis=(1, 2))
+    return int(indices[np.argmin(apart)])
+
+
+def _agreement(ends: Float64, valid: Bool, chosen: int, tolerance_m: float) -> tuple[float, float]:
+    """Share of all hypotheses that end near the chosen one, and the valid ones' RMS distance from its end, metres."""
+    if not valid.any():
+        return 0.0, 0.0
+    apart = np.linalg.norm(ends[valid] - ends[chosen], axis=-1)
+    return float(np.sum(apart <= tolerance_m) / len(ends)), float(np.sqrt(np.mean(apart**2)))
