@@ -1,0 +1,1 @@
+"""Stored samples and the data sets made of them."""

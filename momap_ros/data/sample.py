@@ -1,0 +1,263 @@
+"""The stored sample: one view of one episode, from which the exact MoMap is computed again.
+
+A sample keeps the first frame (colour, depth, body ids) and the rigid motion of every body that moves: about 60 kB at
+128x128 where the dense MoMap would take 10 MB. Samples lie in plain tar shards with WebDataset names (`KEY.rgb.png`,
+`KEY.depth.png`, `KEY.ids.png`, `KEY.motion.npy`, `KEY.json`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from momap_ros.files import atomic_path
+from momap_ros.geometry import Float32, Float64, PinholeCamera, unproject_depth
+from momap_ros.instances import InstanceMap
+from momap_ros.momap import MoMap
+from momap_ros.shapes import check_shapes
+
+UInt8 = npt.NDArray[np.uint8]
+DEPTH_UNIT_M = 1e-4
+_PNG_LEVEL = [int(cv2.IMWRITE_PNG_COMPRESSION), 1]  # smaller files cost more time here than they save
+
+
+class Role(IntEnum):
+    """What a body is in its episode."""
+
+    WORLD = 0  # table, floor, walls
+    ROBOT = 1
+    ACTED = 2  # what the sentence asks to move
+    OBJECT = 3
+    FIXTURE = 4  # a cabinet, without its drawer or door
+    HIDDEN = 5  # never in an image
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One view of one episode.
+
+    Attributes:
+        key: unique within its split; sorts by episode, then view.
+        split: name of the split.
+        skill: name of the skill shown.
+        kind: kind of the acted object, "drawer" or "door" included.
+        text: the sentence; left, right, away and closer are those of this view's camera.
+        rgb: (H, W, 3) uint8, first frame.
+        depth_m: (H, W) float32, metres along optical z; NaN where unknown.
+        body_ids: (H, W) uint8, index of the body seen at each pixel; 0 = world.
+        camera: intrinsics of the images; fx and fy differ where the image is stretched.
+        camera_from_world: (4, 4), metres; world z is up.
+        body_names: a readable name per body.
+        body_roles: role per body.
+        moving_bodies: (B,) uint8 ids of the bodies that move.
+        motion_t_from_0: (T, B, 3, 4) float32, metres, camera frame: takes a point of moving body b as seen at step 0 to
+            where it is at step t; identity at step 0.
+        duration_s: seconds from step 0 to step T - 1; the steps are equal.
+    """
+
+    key: str
+    split: str
+    skill: str
+    kind: str
+    text: str
+    rgb: UInt8
+    depth_m: Float32
+    body_ids: UInt8
+    camera: PinholeCamera
+    camera_from_world: Float64
+    body_names: tuple[str, ...]
+    body_roles: tuple[Role, ...]
+    moving_bodies: UInt8
+    motion_t_from_0: Float32
+    duration_s: float
+
+    def __post_init__(self) -> None:
+        """Check that all parts speak of the same image and bodies."""
+        check_shapes(
+            {"H": self.camera.height, "W": self.camera.width, "N": len(self.body_names)},
+            rgb=(self.rgb, "H W 3"),
+            depth_m=(self.depth_m, "H W"),
+            body_ids=(self.body_ids, "H W"),
+            camera_from_world=(self.camera_from_world, "4 4"),
+            body_roles=(np.array(self.body_roles), "N"),
+            moving_bodies=(self.moving_bodies, "B"),
+            motion_t_from_0=(self.motion_t_from_0, "T B 3 4"),
+        )
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between two steps."""
+        return self.duration_s / (len(self.motion_t_from_0) - 1)
+
+    @property
+    def up_in_camera(self) -> Float64:
+        """(3,) unit vector against gravity, camera frame."""
+        return np.asarray(self.camera_from_world[:3, 2], np.float64)
+
+    def momap(self) -> MoMap:
+        """The true MoMap of this view: every point is carried along rigidly by its body, or stays."""
+        points = unproject_depth(self.depth_m, self.camera)
+        xyz = np.repeat(points[None], len(self.motion_t_from_0), axis=0)
+        for slot, body in enumerate(self.moving_bodies):
+            seen = self.body_ids == body
+            motion = self.motion_t_from_0[1:, slot]
+            xyz[1:, seen] = points[seen] @ motion[..., :3].transpose(0, 2, 1) + motion[:, None, :, 3]
+        return MoMap(xyz, np.isfinite(self.depth_m), self.step_s)
+
+    def instance_map(self, *, merge_robot: bool) -> InstanceMap:
+        """Instances of the first frame: body ids, all robot links as the one id of its first body if `merge_robot`."""
+        merged = self._instance_of_body(merge_robot=merge_robot)
+        labels = {body: self.body_names[body] for body in self.instance_roles(merge_robot=merge_robot)}
+        if merge_robot:
+            labels |= {
+                body: "robot" for body, role in enumerate(self.body_roles) if body in labels and role == Role.ROBOT
+            }
+        return InstanceMap(merged[self.body_ids], labels)
+
+    def instance_roles(self, *, merge_robot: bool) -> dict[int, Role]:
+        """Instance id -> role, for every instance of the scene, whether this view shows it or not."""
+        merged = self._instance_of_body(merge_robot=merge_robot)
+        return {
+            int(instance): self.body_roles[int(instance)]
+            for instance in np.unique(merged)
+            if self.body_roles[int(instance)] not in {Role.WORLD, Role.HIDDEN}
+        }
+
+    def _instance_of_body(self, *, merge_robot: bool) -> npt.NDArray[np.int32]:
+        bodies = np.arange(len(self.body_names), dtype=np.int32)
+        robot = np.array(self.body_roles) == Role.ROBOT
+        if merge_robot and robot.any():
+            bodies[robot] = bodies[robot].min()
+        return bodies
+
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> int:
+    """Write samples as one tar, whole or not at all; returns their number. Equal samples give equal bytes."""
+    count = 0
+    with atomic_path(path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            for suffix, content in _encode(sample).items():
+                member = tarfile.TarInfo(f"{sample.key}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+            count += 1
+    return count
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of one shard, in the order they were written.
+
+    Raises:
+        ValueError: a member is missing or does not belong to a sample.
+    """
+    with tarfile.open(path, "r:") as tar:
+        parts: dict[str, bytes] = {}
+        current = ""
+        for member in tar:
+            key, _, suffix = member.name.partition(".")
+            if key != current and parts:
+                yield _decode(path, current, parts)
+                parts = {}
+            content = tar.extractfile(member)
+            if content is None:
+                raise ValueError(f"{path}: expected files only, got {member.name!r}; write the shard again")
+            current, parts[suffix] = key, content.read()
+        if parts:
+            yield _decode(path, current, parts)
+
+
+def shard_paths(folder: Path, split: str) -> list[Path]:
+    """The finished shards of a split, in order of their episodes.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    paths = sorted(folder.glob(f"{split}-*.tar"))
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder}: expected shards named {split}-*.tar, found none; make them with "
+            f"python -m momap_ros.simulation.generate --split {split} --out {folder}"
+        )
+    return paths
+
+
+def iterate_samples(folder: Path, split: str) -> Iterator[Sample]:
+    """Every sample of a split, in order of episode and view.
+
+    Raises:
+        FileNotFoundError: the folder holds no shard of the split.
+    """
+    for path in shard_paths(folder, split):
+        yield from read_shard(path)
+
+
+def _encode(sample: Sample) -> dict[str, bytes]:
+    depth = np.round(np.nan_to_num(sample.depth_m) / DEPTH_UNIT_M).clip(0, 65535).astype(np.uint16)
+    motion = io.BytesIO()
+    np.save(motion, sample.motion_t_from_0)
+    camera = sample.camera
+    meta = {
+        "split": sample.split,
+        "skill": sample.skill,
+        "kind": sample.kind,
+        "text": sample.text,
+        "camera": [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy],
+        "camera_from_world": sample.camera_from_world.tolist(),
+        "body_names": sample.body_names,
+        "body_roles": [int(role) for role in sample.body_roles],
+        "moving_bodies": sample.moving_bodies.tolist(),
+        "duration_s": sample.duration_s,
+    }
+    return {
+        "rgb.png": _png(cv2.cvtColor(sample.rgb, cv2.COLOR_RGB2BGR)),
+        "depth.png": _png(depth),
+        "ids.png": _png(sample.body_ids),
+        "motion.npy": motion.getvalue(),
+        "json": json.dumps(meta).encode(),
+    }
+
+
+def _decode(path: Path, key: str, parts: dict[str, bytes]) -> Sample:
+    expected = {"rgb.png", "depth.png", "ids.png", "motion.npy", "json"}
+    if set(parts) != expected:
+        raise ValueError(
+            f"{path}: sample {key}: expected {sorted(expected)}, got {sorted(parts)}; write the shard again"
+        )
+    meta = json.loads(parts["json"])
+    depth = _from_png(parts["depth.png"]).astype(np.float32) * np.float32(DEPTH_UNIT_M)
+    width, height, *intrinsics = meta["camera"]
+    return Sample(
+        key=key,
+        split=meta["split"],
+        skill=meta["skill"],
+        kind=meta["kind"],
+        text=meta["text"],
+        rgb=np.ascontiguousarray(_from_png(parts["rgb.png"])[..., ::-1]),
+        depth_m=np.where(depth > 0, depth, np.float32(np.nan)),
+        body_ids=_from_png(parts["ids.png"]),
+        camera=PinholeCamera(width, height, *intrinsics),
+        camera_from_world=np.array(meta["camera_from_world"]),
+        body_names=tuple(meta["body_names"]),
+        body_roles=tuple(Role(role) for role in meta["body_roles"]),
+        moving_bodies=np.array(meta["moving_bodies"], np.uint8),
+        motion_t_from_0=np.load(io.BytesIO(parts["motion.npy"]), allow_pickle=False),
+        duration_s=meta["duration_s"],
+    )
+
+
+def _png(image: npt.NDArray[Any]) -> bytes:
+    return bytes(cv2.imencode(".png", image, _PNG_LEVEL)[1])
+
+
+def _from_png(content: bytes) -> npt.NDArray[Any]:
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED))

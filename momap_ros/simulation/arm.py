@@ -1,0 +1,183 @@
+"""A parametric 6-joint arm with a parallel gripper, of about the proportions of a WidowX.
+
+The hand is welded to a mocap body: a script that moves the mocap body moves the arm, without inverse kinematics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from momap_ros.geometry import Float64
+from momap_ros.simulation.textures import Materials
+
+Geom = mujoco.mjtGeom
+ROBOT_BODIES = (
+    "arm_base",
+    "waist",
+    "upper_arm",
+    "forearm",
+    "forearm_roll",
+    "wrist",
+    "hand",
+    "left_finger",
+    "right_finger",
+)
+BASE_XY = np.array([-0.08, 0.0])
+HAND, MOCAP = "hand", "mocap"
+OPEN_M = 0.034
+_NO_CONTACT: dict[str, Any] = {"contype": 0, "conaffinity": 0, "group": 1, "mass": 0.1}
+_SIDEWAYS = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]  # turns a cylinder's axis from z to y
+
+
+@dataclass(frozen=True)
+class ArmInfo:
+    """The arm of one scene; `tip_m` is the distance from the hand's origin to the grasp centre, along the hand's x."""
+
+    tip_m: float
+
+
+@dataclass(frozen=True)
+class _Look:
+    radius: float
+    round_links: bool
+    link: str
+    joint: str
+
+    def straight(self, end: tuple[float, float, float]) -> dict[str, Any]:
+        """A link from the body's origin to `end`, round or square."""
+        if self.round_links:
+            return _capsule(end, self.radius * 0.9, self.link)
+        pad = self.radius * 0.7
+        return {
+            "type": Geom.mjGEOM_BOX,
+            "size": [abs(end[0]) / 2 + pad, self.radius * 0.8, abs(end[2]) / 2 + pad],
+            "pos": [end[0] / 2, 0, end[2] / 2],
+            "material": self.link,
+        }
+
+    def barrel(self, radius: float, half_height: float) -> dict[str, Any]:
+        """The motor housing of a joint about y."""
+        return {
+            "type": Geom.mjGEOM_CYLINDER,
+            "size": [radius, half_height, 0],
+            "quat": _SIDEWAYS,
+            "material": self.joint,
+        }
+
+
+def _capsule(end: tuple[float, float, float], radius: float, material: str) -> dict[str, Any]:
+    return {"type": Geom.mjGEOM_CAPSULE, "fromto": [0, 0, 0, *end], "size": [radius, 0, 0], "material": material}
+
+
+def _draw_look(materials: Materials, rng: np.random.Generator) -> _Look:
+    radius = float(rng.uniform(0.022, 0.034))
+    dark = rng.random() < 0.6
+    link: Float64 = np.full(3, rng.uniform(0.03, 0.2)) if dark else rng.uniform(0.1, 0.9, 3)
+    joint: Float64 = np.full(3, rng.uniform(0.03, 0.2)) if rng.random() < 0.7 else rng.uniform(0.1, 0.9, 3)
+    return _Look(radius, bool(rng.random() < 0.5), materials.plain(link), materials.plain(joint))
+
+
+def add_arm(spec: mujoco.MjSpec, materials: Materials, rng: np.random.Generator) -> ArmInfo:
+    """Build the arm at BASE_XY, facing +x."""
+    shoulder, upper, fore = rng.uniform(0.10, 0.14), rng.uniform(0.24, 0.32), rng.uniform(0.24, 0.32)
+    look = _draw_look(materials, rng)
+    radius = look.radius
+    base = spec.worldbody.add_body(name="arm_base", pos=[*BASE_XY, 0])
+    base_shape = Geom.mjGEOM_BOX if rng.random() < 0.5 else Geom.mjGEOM_CYLINDER
+    base_size = [radius * 2.2, radius * 2.2, 0.03] if base_shape == Geom.mjGEOM_BOX else [radius * 2.2, 0.03, 0]
+    base.add_geom(type=base_shape, size=base_size, pos=[0, 0, 0.03], material=look.link, **_NO_CONTACT)
+    waist_geom = {
+        "type": Geom.mjGEOM_CYLINDER,
+        "size": [radius * 1.5, shoulder / 2 - 0.01, 0],
+        "pos": [0, 0, shoulder / 2 - 0.01],
+        "material": look.joint,
+    }
+    waist = _add_link(base, "waist", [0, 0, 0.06], axis=[0, 0, 1], limit=3.1, geoms=[waist_geom])
+    upper_geoms = [look.barrel(radius * 1.3, radius * 1.6), look.straight((0, 0, upper))]
+    upper_arm = _add_link(waist, "upper_arm", [0, 0, shoulder], axis=[0, 1, 0], limit=2.0, geoms=upper_geoms)
+    fore_geoms = [look.barrel(radius * 1.2, radius * 1.5), look.straight((fore * 0.55, 0, 0))]
+    forearm = _add_link(upper_arm, "forearm", [0, 0, upper], axis=[0, 1, 0], limit=2.6, geoms=fore_geoms)
+    roll_geom = _capsule((fore * 0.45, 0, 0), radius * 0.75, look.link)
+    roll = _add_link(forearm, "forearm_roll", [fore * 0.55, 0, 0], axis=[1, 0, 0], limit=3.1, geoms=[roll_geom])
+    wrist_geoms = [look.barrel(radius, radius * 1.1), _capsule((0.06, 0, 0), radius * 0.8, look.link)]
+    wrist = _add_link(roll, "wrist", [fore * 0.45, 0, 0], axis=[0, 1, 0], limit=2.4, geoms=wrist_geoms)
+    palm = {
+        "type": Geom.mjGEOM_BOX,
+        "size": [0.018, rng.uniform(0.035, 0.055), 0.02],
+        "material": look.joint,
+    }
+    hand = _add_link(wrist, HAND, [0.07, 0, 0], axis=[1, 0, 0], limit=3.1, geoms=[palm])
+    tip_m = _add_fingers(spec, hand, materials, rng)
+    _weld_to_mocap(spec)
+    return ArmInfo(tip_m)
+
+
+def _add_link(
+    parent: mujoco.MjsBody, name: str, pos: list[float], *, axis: list[float], limit: float, geoms: list[dict[str, Any]]
+) -> mujoco.MjsBody:
+    body = parent.add_body(name=name, pos=pos, gravcomp=1)
+    body.add_joint(
+        name=f"{name}_joint",
+        type=mujoco.mjtJoint.mjJNT_HINGE,
+        axis=axis,
+        range=[-limit, limit],
+        limited=mujoco.mjtLimited.mjLIMITED_TRUE,
+        damping=[0.5, 0, 0],
+        armature=0.02,
+    )
+    for geom in geoms:
+        body.add_geom(**_NO_CONTACT, **geom)
+    return body
+
+
+def _add_fingers(spec: mujoco.MjSpec, hand: mujoco.MjsBody, materials: Materials, rng: np.random.Generator) -> float:
+    """Two sliding fingers with position servos; returns the distance of the grasp centre from the hand."""
+    coloured = rng.random() < 0.4
+    material = materials.plain(rng.uniform(0.03, 0.9, 3) if coloured else (0.06, 0.06, 0.06))
+    half_length = float(rng.uniform(0.03, 0.045))
+    for name, side in (("left_finger", 1), ("right_finger", -1)):
+        finger = hand.add_body(name=name, pos=[0.02, side * 0.004, 0], gravcomp=1)
+        finger.add_joint(
+            name=f"{name}_joint",
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=[0, side, 0],
+            range=[0, 0.036],
+            limited=mujoco.mjtLimited.mjLIMITED_TRUE,
+            damping=[2.0, 0, 0],
+            armature=0.01,
+        )
+        finger.add_geom(
+            type=Geom.mjGEOM_BOX,
+            size=[half_length, 0.0045, 0.011],
+            pos=[half_length, side * 0.004, 0],
+            material=material,
+            friction=[1.5, 0.05, 0.001],
+            condim=4,
+            group=1,
+            mass=0.02,
+        )
+        servo = spec.add_actuator(name=f"{name}_servo", target=f"{name}_joint", trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        servo.set_to_position(kp=120)
+    return 0.02 + 2 * half_length - 0.012
+
+
+def add_weld(spec: mujoco.MjSpec, name: str, first: str, second: str) -> mujoco.MjsEquality:
+    """A weld constraint of two bodies, stiff enough to follow a script."""
+    weld = spec.add_equality(
+        name=name, type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY, name1=first, name2=second
+    )
+    data = np.zeros(len(weld.data))
+    data[6] = data[10] = 1.0  # identity quaternion of the relative pose, and the torque scale
+    weld.data = data
+    weld.solref = [0.01, 1]
+    return weld
+
+
+def _weld_to_mocap(spec: mujoco.MjSpec) -> None:
+    spec.worldbody.add_body(name=MOCAP, mocap=True)
+    weld = add_weld(spec, "follow", MOCAP, HAND)
+    weld.solimp = [0.95, 0.99, 0.001, 0.5, 2]
