@@ -84,7 +84,9 @@ class InputConfig(Settings):
         choices=("auto", "reliable", "best_effort"),
         read_only=True,
     )
-    rectified: bool = setting(False, "The images are undistorted: intrinsics come from P of camera_info instead of K.")
+    rectified: bool = setting(
+        default=False, description="The images are undistorted: intrinsics come from P of camera_info instead of K."
+    )
     watchdog_s: float = setting(
         5.0, "Seconds without a frame before the node says which input is missing and why.", minimum=0.5, maximum=600.0
     )
@@ -173,7 +175,9 @@ class NodeConfig(Settings):
     """How a node starts."""
 
     autostart: bool = setting(
-        True, "The node configures and activates itself; false leaves that to a lifecycle manager.", read_only=True
+        default=True,
+        description="The node configures and activates itself; false leaves that to a lifecycle manager.",
+        read_only=True,
     )
 
 
