@@ -68,6 +68,17 @@ def draw_view(rng: np.random.Generator, width: int, height: int, candidates_xy: 
     return View(camera, _draw_pose(rng, candidates_xy))
 
 
+def draw_over_shoulder_view(rng: np.random.Generator, width: int, height: int) -> View:
+    """A camera with square pixels where BRIDGE mounts its main one: behind the robot, above it, to one side."""
+    camera = PinholeCamera.from_fov(width, height, vertical_fov_rad=np.radians(rng.uniform(42, 50)))
+    azimuth = np.pi + rng.choice([-1, 1]) * rng.uniform(0.5, 1.0)
+    elevation = np.radians(rng.uniform(35, 50))
+    target = np.array([*(WORK_AREA_CENTRE + rng.uniform(-0.03, 0.03, 2)), 0.02])
+    return View(
+        camera, look_at(target + rng.uniform(0.5, 0.65) * _unit(azimuth, elevation), target, np.array([0, 0, 1.0]))
+    )
+
+
 def _draw_pose(rng: np.random.Generator, candidates_xy: Float64) -> Float64:
     sector = rng.random()
     if sector < 0.6:  # over the shoulder
@@ -81,6 +92,9 @@ def _draw_pose(rng: np.random.Generator, candidates_xy: Float64) -> Float64:
     at_table = rng.random() < 0.5
     aim = WORK_AREA_CENTRE if at_table else candidates_xy[rng.integers(len(candidates_xy))]
     target = np.array([aim[0] + rng.uniform(-0.06, 0.06), aim[1] + rng.uniform(-0.08, 0.08), rng.uniform(0, 0.08)])
-    towards_camera = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
     up = np.array([rng.normal(0, 0.04), rng.normal(0, 0.04), 1.0])  # no camera is mounted perfectly level
-    return look_at(target + distance * np.array(towards_camera), target, up)
+    return look_at(target + distance * _unit(azimuth, elevation), target, up)
+
+
+def _unit(azimuth: float, elevation: float) -> Float64:
+    return np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])

@@ -17,7 +17,7 @@ from momap_ros.simulation.skills import Rollout, perform
 # never change the scene or the motion.
 _SPLIT_SEEDS = {"train": 1, "val": 2, "objects": 3}
 SPLITS = tuple(_SPLIT_SEEDS)
-_SCENE_STREAM, _ROLLOUT_STREAM, _FIRST_VIEW_STREAM = 0, 1, 10
+_SCENE_STREAM, _ROLLOUT_STREAM, _FIRST_VIEW_STREAM, _FIRST_VIDEO_STREAM = 0, 1, 10, 1000
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Episode:
     def view_rng(self, view: int) -> np.random.Generator:
         """The random stream of one camera and its sentence."""
         return _rng(self.split, self.index, _FIRST_VIEW_STREAM + view)
+
+    def video_rng(self, camera: int) -> np.random.Generator:
+        """The random stream of one video camera and its sentence."""
+        return _rng(self.split, self.index, _FIRST_VIDEO_STREAM + camera)
 
     def state_indices(self, num_steps: int) -> list[int]:
         """Indices of `num_steps` states at equal time steps over the whole motion."""

@@ -11,6 +11,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from momap_ros.data.sample import UInt8
 from momap_ros.geometry import Float32
 from momap_ros.simulation.cameras import View
 from momap_ros.simulation.scene import CAMERA
@@ -26,11 +27,11 @@ _context: Any = None  # mujoco's GLContext; one per process, as making one takes
 class SceneRenderer:
     """Renders one model at one size; call `close` before the next model to free its textures."""
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
-        """Upload the model to the process's OpenGL context."""
-        self._model, self._width, self._height = model, width, height
+    def __init__(self, model: mujoco.MjModel, width: int, height: int, *, supersampling: int = 1) -> None:
+        """Upload the model to the process's OpenGL context; each colour pixel averages `supersampling`^2 samples."""
+        self._model, self._width, self._height, self._supersampling = model, width, height, supersampling
         visual = model.vis
-        visual.global_.offwidth, visual.global_.offheight = width, height
+        visual.global_.offwidth, visual.global_.offheight = width * supersampling, height * supersampling
         visual.quality.shadowsize = _SHADOW_MAP_PIXELS
         visual.quality.offsamples = 0  # multisampling would blend depths and ids at edges
         _ensure_context()
@@ -52,18 +53,32 @@ class SceneRenderer:
         """Free what the model holds in the OpenGL context."""
         self._gl.free()
 
-    def rgb(self, data: mujoco.MjData, view: View) -> npt.NDArray[np.uint8] | None:
-        """(H, W, 3) colour image, brightened where its mean luma is below MIN_MEAN_LUMA; None if that does not help."""
+    def bright_rgb(self, data: mujoco.MjData, view: View) -> UInt8 | None:
+        """As `rgb`, with more light where the mean luma is below MIN_MEAN_LUMA; None if that does not help.
+
+        The light stays as found for calls of `rgb` that follow.
+        """
         for extra in _BRIGHTER_AMBIENT:
             self._model.vis.headlight.ambient[:] = self._ambient + extra
-            self._update(data, view)
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 1
-            image = np.empty((self._height, self._width, 3), np.uint8)
-            mujoco.mjr_render(self._viewport, self._scene, self._gl)
-            mujoco.mjr_readPixels(image, None, self._viewport, self._gl)
+            image = self.rgb(data, view)
             if float(image.mean((0, 1)) @ _LUMA_WEIGHTS) >= MIN_MEAN_LUMA:
-                return np.ascontiguousarray(image[::-1])
+                return image
         return None
+
+    def rgb(self, data: mujoco.MjData, view: View) -> UInt8:
+        """(H, W, 3) colour image."""
+        self._update(data, view)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 1
+        count = self._supersampling
+        image = np.empty((self._height * count, self._width * count, 3), np.uint8)
+        viewport = mujoco.MjrRect(0, 0, self._width * count, self._height * count)
+        mujoco.mjr_render(viewport, self._scene, self._gl)
+        mujoco.mjr_readPixels(image, None, viewport, self._gl)
+        image = image[::-1]
+        if count > 1:
+            blocks = image.reshape(self._height, count, self._width, count, 3)
+            image = blocks.mean((1, 3)).round().astype(np.uint8)
+        return np.ascontiguousarray(image)
 
     def depth_and_bodies(self, data: mujoco.MjData, view: View) -> tuple[Float32, npt.NDArray[np.int32]]:
         """(H, W) depth in metres along optical z, and (H, W) body index, -1 where nothing is seen."""

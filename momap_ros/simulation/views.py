@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -25,25 +27,55 @@ _AT_REST = 1e-5  # metres of the origin, or elements of the rotation matrix
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """An episode ready to be looked at: `data` is at step 0, poses are those of every step."""
+class Stage:
+    """An episode ready to be looked at.
+
+    Attributes:
+        episode: the episode.
+        data: the simulation, at step 0.
+        world_from_bodies: (T, B, 4, 4) pose of every body at NUM_STEPS equal steps, metres.
+        renderer: draws the episode's scene.
+    """
 
     episode: Episode
     data: mujoco.MjData
     world_from_bodies: Float64
     renderer: SceneRenderer
-    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class FirstImage:
+    """What a camera sees at step 0: colour (H, W, 3), depth (H, W) in metres, and body ids (H, W)."""
+
+    view: View
+    rgb: UInt8
+    depth_m: Float32
+    body_ids: UInt8
+
+
+def open_stage(episode: Episode, width: int, height: int, *, supersampling: int = 1) -> Stage:
+    """Prepare an episode for images of this size; close the renderer when done."""
+    model = episode.scene.model
+    data = mujoco.MjData(model)
+    world_from_bodies = episode.world_from_bodies(data, episode.state_indices(NUM_STEPS))
+    episode.restore(data, 0)
+    renderer = SceneRenderer(model, width, height, supersampling=supersampling)
+    return Stage(episode, data, world_from_bodies, renderer)
 
 
 def render_samples(episode: Episode, num_views: int, size: int) -> list[Sample]:
     """Up to `num_views` samples of `size` x `size` pixels; view k depends on the episode, the size and k alone."""
-    data = mujoco.MjData(episode.scene.model)
-    world_from_bodies = episode.world_from_bodies(data, episode.state_indices(NUM_STEPS))
-    episode.restore(data, 0)
-    stage = _Stage(episode, data, world_from_bodies, SceneRenderer(episode.scene.model, size, size), size)
-    samples = [_render_sample(stage, view_index) for view_index in range(num_views)]
+    stage = open_stage(episode, size, size)
+    aims = candidates_xy(episode.scene, stage.world_from_bodies)
+    samples = []
+    for view_index in range(num_views):
+        rng = episode.view_rng(view_index)
+        first = find_view(stage, partial(draw_view, rng, size, size, aims))
+        if first is not None:
+            key = f"{episode.split}_{episode.index:07d}_{view_index}"
+            samples.append(build_sample(stage, first, rng, key=key))
     stage.renderer.close()
-    return [sample for sample in samples if sample is not None]
+    return samples
 
 
 def moving_bodies(world_from_bodies: Float64) -> list[int]:
@@ -94,53 +126,49 @@ def path_in_view(path_in_world: Float64, view: View) -> bool:
     return bool(((share > _MARGIN) & (share < 1 - _MARGIN)).all())  # NaN, a point behind the camera, is not inside
 
 
-def _find_view(stage: _Stage, rng: np.random.Generator) -> tuple[View, UInt8, Float32, UInt8] | None:
-    """A camera that shows the acted body and its whole way, with colour, depth and body ids; None if none is found."""
+def find_view(stage: Stage, draw: Callable[[], View]) -> FirstImage | None:
+    """The first camera drawn that shows the acted body and its whole way, with its images; None if there is none."""
     scene = stage.episode.scene
     path = acted_path(stage.episode, stage.world_from_bodies)[[0, NUM_STEPS // 2, -1]]
     acted = scene.model.body(scene.acted).id
-    aims = candidates_xy(scene, stage.world_from_bodies)
     rendered = 0
     for _ in range(_MAX_DRAWS):
-        view = draw_view(rng, stage.size, stage.size, aims)
+        view = draw()
         if not path_in_view(path, view):
             continue
         depth_m, bodies = stage.renderer.depth_and_bodies(stage.data, view)
         visible = (bodies == acted).mean() >= MIN_ACTED_SHARE and bodies.min() >= 0
         if visible and depth_m.min() > MIN_DEPTH_M:
-            rgb = stage.renderer.rgb(stage.data, view)
+            rgb = stage.renderer.bright_rgb(stage.data, view)
             if rgb is not None:
-                return view, rgb, depth_m, bodies.astype(np.uint8)
+                return FirstImage(view, rgb, depth_m, bodies.astype(np.uint8))
         rendered += 1
         if rendered == _MAX_RENDERED:
             break
     return None
 
 
-def _render_sample(stage: _Stage, view_index: int) -> Sample | None:
+def build_sample(stage: Stage, first: FirstImage, rng: np.random.Generator, *, key: str) -> Sample:
+    """The sample of a view; `rng` words its sentence."""
     episode, scene = stage.episode, stage.episode.scene
-    rng = episode.view_rng(view_index)
-    found = _find_view(stage, rng)
-    if found is None:
-        return None
-    view, rgb, depth_m, body_ids = found
     path = acted_path(episode, stage.world_from_bodies)
     moving = moving_bodies(stage.world_from_bodies)
     item = scene.acted_object
+    camera_from_world = first.view.camera_from_world
     return Sample(
-        key=f"{episode.split}_{episode.index:07d}_{view_index}",
+        key=key,
         split=episode.split,
         skill=scene.skill,
         kind=item.kind if item else scene.acted,
-        text=sentence(scene, camera_direction(path[-1] - path[0], view.world_from_camera), rng),
-        rgb=rgb,
-        depth_m=depth_m,
-        body_ids=body_ids,
-        camera=view.camera,
-        camera_from_world=view.camera_from_world,
+        text=sentence(scene, camera_direction(path[-1] - path[0], first.view.world_from_camera), rng),
+        rgb=first.rgb,
+        depth_m=first.depth_m,
+        body_ids=first.body_ids,
+        camera=first.view.camera,
+        camera_from_world=camera_from_world,
         body_names=body_labels(scene),
         body_roles=body_roles(scene),
         moving_bodies=np.array(moving, np.uint8),
-        motion_t_from_0=camera_motion(view.camera_from_world, stage.world_from_bodies[:, moving]),
+        motion_t_from_0=camera_motion(camera_from_world, stage.world_from_bodies[:, moving]),
         duration_s=episode.rollout.duration_s,
     )
