@@ -11,6 +11,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly VENV="$PWD/.venv"
 readonly DISTRO="${ROS_DISTRO_WHEELS:-jazzy}"
+# What MuJoCo's renderer and Open3D load, and the package of each.
+readonly TEST_LIBRARIES=(
+    libEGL.so.1:libegl1 libGL.so.1:libgl1 libX11.so.6:libx11-6 libidn2.so.0:libidn2-0 libudev.so.1:libudev1
+    libusb-1.0.so.0:libusb-1.0-0
+)
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -32,7 +37,8 @@ find_python() {
 }
 
 can_make_venv() { # interpreter
-    local folder status=0
+    local folder
+    local status=0
     folder="$(mktemp -d)"
     "$1" -m venv "$folder" >/dev/null 2>&1 || status=1
     rm -rf "$folder"
@@ -51,12 +57,11 @@ can_load() { # interpreter, library
 
 # Prints the missing packages, one a line.
 missing_packages() { # base | test
-    local python="" version include
-    if ! python="$(find_python)"; then
+    local python version include library
+    python="$(find_python)" || {
         printf '%s\n' g++ python3 python3-dev python3-venv
-        [[ "$1" == base ]] || printf '%s\n' libegl1 libgl1 libusb-1.0-0
         return
-    fi
+    }
     version="$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')"
     include="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')"
     can_compile '#include <cstdint>' || echo g++
@@ -64,9 +69,9 @@ missing_packages() { # base | test
     can_compile '#include <Python.h>' "-I$include" || [[ -e "$include/Python.h" ]] || echo "$version-dev"
     can_make_venv "$python" || echo "$version-venv"
     if [[ "$1" == test ]]; then
-        can_load "$python" libEGL.so.1 || echo libegl1
-        can_load "$python" libGL.so.1 || echo libgl1
-        can_load "$python" libusb-1.0.so.0 || echo libusb-1.0-0
+        for library in "${TEST_LIBRARIES[@]}"; do
+            can_load "$python" "${library%%:*}" || echo "${library##*:}"
+        done
     fi
 }
 
