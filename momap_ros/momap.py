@@ -81,7 +81,9 @@ class MoMap:
             with np.load(path, allow_pickle=False) as file:
                 content = {name: file[name] for name in file.files}
         except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise ValueError(f"{path}: expected a MoMap file (.npz, {FILE_FORMAT}), could not read it: {error}") from error
+            raise ValueError(
+                f"{path}: expected a MoMap file (.npz, {FILE_FORMAT}), could not read it: {error}"
+            ) from error
         if str(content.get("format")) != FILE_FORMAT:
             raise ValueError(f"{path}: expected format {FILE_FORMAT!r}, got {content.get('format')!s}")
         return cls(

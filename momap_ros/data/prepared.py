@@ -1,0 +1,202 @@
+"""Stored samples reduced to the arrays a training step reads: memory-mapped, about 25 kB per sample.
+
+A sample's motion is not stored per pixel: for every moving body a (3K, 4) matrix maps a point [x, y, z, 1] in metres to
+its whitened latent exactly, because both rigid transport and the temporal basis are linear.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from momap_ros.conditioning import GRID, MAX_WORDS, RGB_GRID, Vocabulary, choose_cell_pixels, scene_scale
+from momap_ros.data.sample import Role, Sample, read_shard, shard_paths
+from momap_ros.files import atomic_path
+from momap_ros.geometry import Float32, unproject_depth
+
+if TYPE_CHECKING:
+    from momap_ros.model.codec import TemporalBasisCodec
+
+MAX_MOVERS = 14
+MOVING_THRESHOLD_M = 0.01
+# Links are told apart in the stored ids; the loss and the metrics know four kinds of cells.
+CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
+_CELL_ROLE_OF = {Role.WORLD: 0, Role.ROBOT: 1, Role.ACTED: 2}
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSplit:
+    """All samples of one split.
+
+    Attributes:
+        rgb: (S, 64, 64, 3) uint8.
+        points_in_camera: (S, 32, 32, 3) float16, metres.
+        body: (S, 32, 32) uint8 body id per cell.
+        role: (S, 32, 32) uint8, values of CELL_ROLES.
+        mover: (S, 32, 32) uint8, 0 = static, otherwise the row of `latent_from_point`.
+        moving: (S, 32, 32) bool, cells whose point moves more than 1 cm at any step.
+        latent_from_point: (S, MAX_MOVERS + 1, 3K, 4) float32.
+        words: (S, MAX_WORDS) int64.
+        scale_m: (S,) float32 scene scale.
+        duration_s: (S,) float32 length of the motion.
+        meta: key, text, skill and kind of every sample.
+    """
+
+    rgb: Array
+    points_in_camera: Array
+    body: Array
+    role: Array
+    mover: Array
+    moving: Array
+    latent_from_point: Array
+    words: Array
+    scale_m: Array
+    duration_s: Array
+    meta: list[dict[str, str]]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.meta)
+
+    @classmethod
+    def open(cls, folder: Path) -> PreparedSplit:
+        """Memory-map what `prepare_split` wrote."""
+        meta = json.loads((folder / "meta.json").read_text())
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+        return cls(meta=meta, **arrays)
+
+
+def displacement_matrices(sample: Sample) -> Float32:
+    """(T, M, 3, 4) matrices taking a point [x, y, z, 1] of a moving body to its displacement at each step, metres."""
+    matrices = np.array(sample.motion_t_from_0, np.float64)
+    matrices[..., :3] -= np.eye(3)
+    return matrices.astype(np.float32)
+
+
+def sample_cells(sample: Sample) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The pixel of each cell; robot links count as one body so that small links do not crowd out small objects."""
+    return choose_cell_pixels(sample.instance_map(merge_robot=True).ids, ~np.isnan(sample.depth_m))
+
+
+def prepare_sample(sample: Sample, codec: TemporalBasisCodec) -> dict[str, Array]:
+    """The arrays of one sample, without its words."""
+    rows, columns = sample_cells(sample)
+    points = unproject_depth(sample.depth_m, sample.camera)[rows, columns]
+    scale_m = scene_scale(points)
+    body = sample.body_ids[rows, columns]
+    roles = np.array([cell_role(role) for role in sample.body_roles], np.uint8)
+    mover_of_body = np.zeros(256, np.uint8)
+    movers = sample.moving_bodies[:MAX_MOVERS].astype(np.intp)
+    mover_of_body[movers] = 1 + np.arange(len(movers))
+    mover = mover_of_body[body]
+    matrices = displacement_matrices(sample)[:, : len(movers)]  # (T, M, 3, 4)
+    basis, std = codec.basis.numpy(), codec.coefficient_std.numpy()
+    latent = np.zeros((MAX_MOVERS + 1, 3 * len(std), 4), np.float32)
+    coefficients = np.einsum("tk,tmcj->mckj", basis, matrices) / (scale_m * std[:, None])
+    latent[1 : 1 + len(movers)] = coefficients.reshape(len(movers), -1, 4)
+    moving = np.zeros((GRID, GRID), np.bool_)
+    inside = mover > 0
+    homogeneous = np.concatenate([points[inside], np.ones((int(inside.sum()), 1), np.float32)], axis=1)
+    displacement = np.einsum("tpcj,pj->tpc", matrices[:, mover[inside].astype(int) - 1], homogeneous)
+    moving[inside] = np.linalg.norm(displacement, axis=-1).max(axis=0) > MOVING_THRESHOLD_M
+    factor = sample.rgb.shape[0] // RGB_GRID
+    rgb = sample.rgb.reshape(RGB_GRID, factor, RGB_GRID, factor, 3).mean(axis=(1, 3))
+    return {
+        "rgb": np.round(rgb).astype(np.uint8),
+        "points_in_camera": points.astype(np.float16),
+        "body": body.astype(np.uint8),
+        "role": roles[body],
+        "mover": mover,
+        "moving": moving,
+        "latent_from_point": latent,
+        "scale_m": np.float32(scale_m),
+        "duration_s": np.float32(sample.duration_s),
+    }
+
+
+def cell_role(role: Role) -> int:
+    """Cell role of a body: what the loss and the metrics tell apart."""
+    return _CELL_ROLE_OF.get(role, CELL_ROLES["other"])
+
+
+def balanced_trajectories(samples: Iterable[Sample], *, per_role: int, seed: int) -> Float32:
+    """(P, T, 3) displacements in scene scales of robot and acted points in equal numbers, to fit a codec on."""
+    rng = np.random.default_rng(seed)
+    curves = []
+    for sample in samples:
+        rows, columns = sample_cells(sample)
+        points = unproject_depth(sample.depth_m, sample.camera)[rows, columns]
+        body = sample.body_ids[rows, columns]
+        moving_bodies = sample.moving_bodies.tolist()
+        matrices, scale_m = displacement_matrices(sample), scene_scale(points)
+        for role in (Role.ROBOT, Role.ACTED):
+            candidates = np.argwhere(np.isin(body, [b for b in moving_bodies if sample.body_roles[b] == role]))
+            if not len(candidates):
+                continue
+            chosen = candidates[rng.integers(0, len(candidates), per_role)]
+            mover = [moving_bodies.index(int(body[row, column])) for row, column in chosen]
+            homogeneous = np.concatenate([points[chosen[:, 0], chosen[:, 1]], np.ones((per_role, 1))], axis=1)
+            curves.append(np.einsum("tpcj,pj->ptc", matrices[:, mover], homogeneous) / scale_m)
+    return np.concatenate(curves).astype(np.float32)
+
+
+def _prepare_shard(shard: Path, codec: TemporalBasisCodec) -> tuple[dict[str, Array], list[dict[str, str]]]:
+    import torch
+
+    torch.set_num_threads(1)
+    rows, meta = [], []
+    for sample in read_shard(shard):
+        rows.append(prepare_sample(sample, codec))
+        meta.append({"key": sample.key, "text": sample.text, "skill": sample.skill, "kind": sample.kind})
+    return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}, meta
+
+
+def prepare_split(
+    source: Path, split: str, target: Path, codec: TemporalBasisCodec, *, workers: int = 2
+) -> list[dict[str, str]]:
+    """Reduce every stored sample of a split; words are added by `write_words` once the vocabulary is known.
+
+    Returns:
+        The samples' key, text, skill and kind, in order.
+    """
+    shards = shard_paths(source, split)
+    meta: list[dict[str, str]] = []
+    parts: dict[str, list[Array]] = {}
+    with ProcessPoolExecutor(workers) as pool:
+        results: Iterator[tuple[dict[str, Array], list[dict[str, str]]]] = pool.map(
+            partial(_prepare_shard, codec=codec), shards
+        )
+        for arrays, shard_meta in tqdm(results, total=len(shards), desc=f"prepare {split}", unit="shard"):
+            meta += shard_meta
+            for name, array in arrays.items():
+                parts.setdefault(name, []).append(array)
+    with atomic_path(target) as folder:
+        folder.mkdir()
+        for name in list(parts):
+            np.save(folder / f"{name}.npy", np.concatenate(parts.pop(name)))
+        (folder / "meta.json").write_text(json.dumps(meta))
+    return meta
+
+
+def write_words(target: Path, meta: Sequence[dict[str, str]], vocabulary: Vocabulary) -> None:
+    """Add the encoded prompts to a prepared split."""
+    words = np.stack([vocabulary.encode(row["text"])[0] for row in meta])
+    if words.shape != (len(meta), MAX_WORDS):
+        raise ValueError(f"words: expected {(len(meta), MAX_WORDS)}, got {words.shape}")
+    with atomic_path(target / "words.npy") as path:
+        np.save(path, words)
+
+
+def learn_vocabulary(texts: Iterable[str]) -> Vocabulary:
+    """All words of the training prompts, in alphabetical order."""
+    return Vocabulary(sorted({word for text in texts for word in Vocabulary.split(text)}))

@@ -1,0 +1,1 @@
+"""Measuring forecasts against exact futures."""

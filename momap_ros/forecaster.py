@@ -1,0 +1,164 @@
+"""One call from frame to forecast: what the nodes and the command line share.
+
+Loads the model once, draws the futures, picks the pixels that are followed and fits the objects' motions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from momap_ros.config import ForecastConfig, ObjectMotionConfig
+from momap_ros.geometry import PinholeCamera
+from momap_ros.instances import InstanceMap, Int32
+from momap_ros.momap import MoMap, PointTrajectories
+from momap_ros.object_motion import ObjectMotion, estimate_object_motions
+from momap_ros.rgbd import RGBDFrame
+
+if TYPE_CHECKING:
+    from momap_ros.model.output import MoMapOutput
+
+# Every object is followed at so many pixels at least (where it has them), however small its share of the image.
+MIN_POINTS_PER_OBJECT = 48
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Everything known about the future of one frame.
+
+    Attributes:
+        trajectories: all hypotheses of the followed pixels; metres, the camera's optical frame.
+        objects: one motion per instance, in rising order of id.
+        output: the model's drawing, for dense maps.
+        timings_s: seconds per stage: model, decode, objects.
+        ignored_words: words of the prompt that the model does not know, or beyond its length limit.
+        dropped_ids: instances the model could not see: too small for a cell or beyond its number of slots.
+    """
+
+    trajectories: PointTrajectories
+    objects: list[ObjectMotion]
+    output: MoMapOutput
+    timings_s: dict[str, float]
+    ignored_words: tuple[str, ...]
+    dropped_ids: tuple[int, ...]
+
+    def momap(self, hypothesis: int, width: int = 256, height: int = 256) -> MoMap:
+        """One future as a dense MoMap of the frame stretched to width x height."""
+        return self.output.momap(hypothesis, width, height)
+
+
+def foreground_pixels(frame: RGBDFrame, instances: InstanceMap, max_points: int) -> Int32:
+    """(P, 2) pixels (u, v) with depth, spread evenly over every instance; P <= max_points.
+
+    Instances share the points by area, but none gets fewer than an even share or MIN_POINTS_PER_OBJECT, if it has them.
+    """
+    usable = np.where(frame.valid, instances.ids, 0)
+    ids, areas = np.unique(usable[usable > 0], return_counts=True)
+    if not len(ids):
+        return np.zeros((0, 2), np.int32)
+    floor = min(MIN_POINTS_PER_OBJECT, max_points // len(ids))
+    spare = max_points - floor * len(ids)
+    quota = np.minimum(areas, floor + (spare * areas / areas.sum()).astype(int))
+    chosen = []
+    for instance_id, area, count in zip(ids, areas, quota, strict=True):
+        rows, columns = np.nonzero(usable == instance_id)
+        pick = ((np.arange(count) + 0.5) * area / max(count, 1)).astype(int)
+        chosen.append(np.stack([columns[pick], rows[pick]], axis=-1))
+    return np.concatenate(chosen).astype(np.int32)
+
+
+def all_pixels(frame: RGBDFrame) -> Int32:
+    """(P, 2) every pixel (u, v) with depth."""
+    rows, columns = np.nonzero(frame.valid)
+    return np.stack([columns, rows], axis=-1).astype(np.int32)
+
+
+class Forecaster:
+    """A loaded model with its settings.
+
+    Args:
+        forecast: model, prompt and sampling settings.
+        motion: settings of the object motions.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+    """
+
+    def __init__(self, forecast: ForecastConfig, motion: ObjectMotionConfig) -> None:
+        """Load the checkpoint; takes seconds, done once."""
+        import torch
+
+        from momap_ros.model.pipeline import MoMapPipeline
+
+        if forecast.num_threads:
+            torch.set_num_threads(forecast.num_threads)
+        device = forecast.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.config, self.motion = forecast, motion
+        self.pipeline = MoMapPipeline.from_pretrained(forecast.checkpoint)
+        self.pipeline.scene_encoder.to(device)
+        self.pipeline.denoiser.to(device)
+        self.device = device
+        self._generator = partial(torch.Generator().manual_seed, forecast.seed)
+
+    def __call__(
+        self,
+        frame: RGBDFrame,
+        instances: InstanceMap,
+        prompt: str | None = None,
+        hints: Mapping[int, Sequence[int]] | None = None,
+    ) -> Forecast:
+        """Forecast one frame; equal input, settings and seed give equal forecasts.
+
+        Args:
+            frame: registered colour and depth.
+            instances: instance map of the same size; an empty one gives an empty forecast.
+            prompt: what will happen; the configured prompt where None.
+            hints: instance id -> direction flags, see `MoMapPipeline`.
+
+        Raises:
+            FrameError: the frame has no depth.
+            ValueError: a hint for an unknown instance.
+        """
+        started = time.perf_counter()
+        output = self.pipeline(
+            frame,
+            instances,
+            self.config.prompt if prompt is None else prompt,
+            hints=hints,
+            num_hypotheses=self.config.num_hypotheses,
+            num_inference_steps=self.config.num_inference_steps,
+            generator=self._generator(),
+        )
+        drawn = time.perf_counter()
+        pixels = foreground_pixels(frame, instances, self.config.max_points)
+        trajectories = output.trajectories(pixels)
+        decoded = time.perf_counter()
+        objects = estimate_object_motions(
+            trajectories,
+            self.motion,
+            labels=instances.labels,
+            moving_probability=output.instance_moving_probability(),
+        )
+        timings = {
+            "model": drawn - started,
+            "decode": decoded - drawn,
+            "objects": time.perf_counter() - decoded,
+        }
+        return Forecast(trajectories, objects, output, timings, output.ignored_words, output.grid.dropped_ids)
+
+    def warm_up(self, width: int, height: int) -> float:
+        """Run once on a synthetic frame of the given size, so that the first real frame is not slow; returns seconds."""
+        camera = PinholeCamera.from_fov(width, height, vertical_fov_rad=1.0)
+        rgb = np.full((height, width, 3), 128, np.uint8)
+        ids = np.zeros((height, width), np.int32)
+        ids[height // 4 : height // 2, width // 4 : width // 2] = 1
+        started = time.perf_counter()
+        self(RGBDFrame(rgb, np.full((height, width), 0.7, np.float32), camera), InstanceMap(ids))
+        return time.perf_counter() - started

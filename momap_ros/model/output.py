@@ -1,0 +1,183 @@
+"""What the model drew, kept in compact form and turned into metres where somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as functional
+
+from momap_ros.conditioning import MAX_INSTANCES, SceneGrid
+from momap_ros.instances import InstanceMap, Int32
+from momap_ros.model.codec import MotionCodec
+from momap_ros.momap import MoMap, PointTrajectories
+from momap_ros.rgbd import RGBDFrame
+from momap_ros.shapes import check_shapes
+
+# Ridge of the linear part, in squared scene scales: an instance seen in a few cells falls back to pure translation.
+RIDGE = 3e-5
+MOVING_GATE = 0.5
+
+
+def fit_instances(
+    latents: torch.Tensor, slots: torch.Tensor, points: torch.Tensor, valid: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares affine map from point to latent for every instance.
+
+    A rigid motion is affine in the point at step 0, so the map both upsamples the cells to any pixel of the instance and
+    removes the part of the drawn latents that no rigid or linear motion explains.
+
+    Args:
+        latents: (N, C, 1024) drawn latents per cell.
+        slots: (1024,) int64 slot per cell.
+        points: (1024, 3) points at step 0 in scene scales; anything where not valid.
+        valid: (1024,) bool, cells with depth.
+
+    Returns:
+        (N, MAX_INSTANCES, 4, C) maps of [1, point - centre], and (MAX_INSTANCES, 3) centres in scene scales.
+    """
+    check_shapes(latents=(latents, "N C P"), slots=(slots, "P"), points=(points, "P 3"), valid=(valid, "P"))
+    member = functional.one_hot(slots, MAX_INSTANCES).T.float()  # (M, P)
+    with_depth = member * valid
+    # An instance without any depth still moves as its cells say, without a linear part.
+    used = torch.where(with_depth.sum(dim=1, keepdim=True) > 0, with_depth, member)
+    count = used.sum(dim=1).clamp(min=1)
+    known = torch.where(valid[:, None], points, torch.zeros(()))
+    centres = (used @ known) / count[:, None]
+    offset = (known[None] - centres[:, None]) * valid[None, :, None]  # (M, P, 3)
+    design = torch.cat([torch.ones_like(offset[..., :1]), offset], dim=-1) * used[..., None]  # (M, P, 4)
+    ridge = torch.diag(torch.tensor([1e-6, RIDGE, RIDGE, RIDGE])) * count[:, None, None]
+    gram = design.transpose(1, 2) @ design + ridge  # (M, 4, 4)
+    moments = torch.einsum("mpi,ncp->nmic", design, latents)  # (N, M, 4, C)
+    return torch.linalg.solve(gram, moments), centres
+
+
+@dataclass(frozen=True, eq=False)
+class MoMapOutput:
+    """N drawn futures of one frame.
+
+    Attributes:
+        frame: the frame they start from.
+        instances: its instance map.
+        grid: the frame as the model saw it.
+        codec: turns latents into displacements.
+        latents: (N, C, 1024) drawn latents, raw, per cell.
+        maps: (N, MAX_INSTANCES, 4, C) affine maps from point to latent, see `fit_instances`.
+        centres: (MAX_INSTANCES, 3) their origins, scene scales.
+        moving_probability: (N, MAX_INSTANCES) mean over an instance's cells of the probability that they move.
+        articulated: (MAX_INSTANCES,) bool, instances whose parts move differently: cells speak for themselves.
+        step_s: seconds between two steps, from the predicted length of the motion.
+        ignored_words: words of the prompt that are unknown or beyond the length limit.
+    """
+
+    frame: RGBDFrame
+    instances: InstanceMap
+    grid: SceneGrid
+    codec: MotionCodec
+    latents: torch.Tensor
+    maps: torch.Tensor
+    centres: torch.Tensor
+    moving_probability: torch.Tensor
+    articulated: torch.Tensor
+    step_s: float
+    ignored_words: tuple[str, ...] = ()
+
+    @property
+    def num_hypotheses(self) -> int:
+        """N."""
+        return int(self.latents.shape[0])
+
+    def instance_moving_probability(self) -> dict[int, float]:
+        """Instance id -> probability that it moves, mean over the hypotheses; instances the model could not see are absent."""
+        mean = self.moving_probability.mean(dim=0)
+        return {instance_id: float(mean[slot]) for slot, instance_id in enumerate(self.grid.slot_ids, start=1)}
+
+    def trajectories(self, pixels: Int32, hypotheses: Sequence[int] | None = None) -> PointTrajectories:
+        """The futures of chosen pixels of the source image.
+
+        Background pixels stay where they are. Pixels of an instance that the model could not see (`grid.dropped_ids`) and
+        pixels without depth are NaN: unknown, not at rest.
+
+        Args:
+            pixels: (P, 2) int32 (u, v).
+            hypotheses: indices of the futures wanted; all where None.
+        """
+        check_shapes(pixels=(pixels, "P 2"))
+        u, v = pixels[:, 0], pixels[:, 1]
+        ids = self.instances.ids[v, u]
+        points = self.frame.points_in_camera[v, u]
+        chosen = list(range(self.num_hypotheses)) if hypotheses is None else list(hypotheses)
+        positions, confidence = self._positions(points, ids, pixels, chosen)
+        camera = self.frame.camera
+        return PointTrajectories(
+            positions,
+            ids,
+            pixels,
+            camera.width,
+            camera.height,
+            self.step_s,
+            confidence,
+            self.frame.frame_id,
+            self.frame.stamp_ns,
+        )
+
+    def momap(self, hypothesis: int, width: int = 256, height: int = 256) -> MoMap:
+        """One future as a dense MoMap of the frame stretched to width x height."""
+        frame = self.frame.resized(width, height)
+        ids = self.instances.resized(width, height).ids
+        rows, columns = np.nonzero(frame.valid)
+        scale = np.array([self.frame.camera.width / width, self.frame.camera.height / height])
+        source = ((np.stack([columns, rows], axis=-1) + 0.5) * scale).astype(np.int32)
+        positions, _ = self._positions(frame.points_in_camera[rows, columns], ids[rows, columns], source, [hypothesis])
+        xyz = np.full((self.codec.num_steps, height, width, 3), np.nan, np.float32)
+        xyz[:, rows, columns] = positions[0].transpose(1, 0, 2)
+        return MoMap(xyz, frame.valid, self.step_s, self.frame.frame_id, self.frame.stamp_ns)
+
+    @cached_property
+    def _slot_of_id(self) -> npt.NDArray[np.int64]:
+        """Slot per instance id; -1 = an instance the model could not see."""
+        lookup = np.full(max([0, *self.instances.areas_px]) + 1, -1, np.int64)
+        lookup[0] = 0
+        for slot, instance_id in enumerate(self.grid.slot_ids, start=1):
+            lookup[instance_id] = slot
+        return lookup
+
+    def _positions(
+        self, points: np.ndarray, ids: Int32, pixels: Int32, hypotheses: list[int]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(N, P, T, 3) metres and (N, P) confidence."""
+        num_steps, scale_m = self.codec.num_steps, self.grid.scale_m
+        positions = np.repeat(points[None, :, None], len(hypotheses), axis=0).repeat(num_steps, axis=2)
+        confidence = np.ones((len(hypotheses), len(points)), np.float32)
+        slots = self._slot_of_id[ids]
+        known = ~np.isnan(points[:, 2])
+        positions[:, (slots < 0), 1:] = np.nan
+        confidence[:, (slots < 0) | ~known] = 0
+        for slot in range(1, len(self.grid.slot_ids) + 1):
+            of_slot = np.flatnonzero((slots == slot) & known)
+            probability = self.moving_probability[hypotheses, slot].numpy()
+            confidence[:, of_slot] = np.maximum(probability, 1 - probability)[:, None]
+            for row, hypothesis in enumerate(hypotheses):
+                if len(of_slot) and probability[row] > MOVING_GATE:
+                    latents = self._latents(hypothesis, slot, points[of_slot], pixels[of_slot])
+                    positions[row, of_slot] += self.codec.decode(latents).numpy() * scale_m
+        return positions.astype(np.float32, copy=False), confidence
+
+    def _latents(self, hypothesis: int, slot: int, points: np.ndarray, pixels: Int32) -> torch.Tensor:
+        """(P, C) latents of points of one instance."""
+        offset = torch.from_numpy(points / self.grid.scale_m).float() - self.centres[slot]
+        latents = self.maps[hypothesis, slot, 0] + offset @ self.maps[hypothesis, slot, 1:]
+        if self.articulated[slot]:
+            cells = np.flatnonzero(self.grid.slots.ravel() == slot)
+            row, column = np.divmod(cells, self.grid.slots.shape[1])
+            camera = self.frame.camera
+            at = (pixels + 0.5) * np.array(
+                [self.grid.slots.shape[1] / camera.width, self.grid.slots.shape[0] / camera.height]
+            )
+            distance = (at[:, :1] - column - 0.5) ** 2 + (at[:, 1:] - row - 0.5) ** 2
+            latents = self.latents[hypothesis][:, cells[distance.argmin(axis=1)]].T
+        return latents

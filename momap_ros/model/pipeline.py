@@ -1,0 +1,211 @@
+"""From one RGB-D frame to N motion maps: the paper's sampler, in numbered steps.
+
+Paper: Sec. 3.3.3. Loading goes through `MoMapPipeline.from_pretrained`, never through `DiffusionPipeline`: only ours knows
+the classes and checks the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+from momap_ros.conditioning import (
+    GRID,
+    MAX_WORDS,
+    Conditioning,
+    SceneGrid,
+    Vocabulary,
+    assemble,
+    hint_arrays,
+    scene_grid,
+    slot_colors,
+)
+from momap_ros.instances import InstanceMap
+from momap_ros.model.checkpoint import CheckpointError, check_weights, find_checkpoint, read_info
+from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.output import MoMapOutput, fit_instances
+from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+from momap_ros.rgbd import RGBDFrame
+
+# Share of an instance's drawn motion that its affine map leaves unexplained from which its parts move differently.
+ARTICULATION_RESIDUAL = 0.35
+MIN_ARTICULATED_CELLS = 16
+
+
+class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' classes are untyped
+    """Draws futures of a frame.
+
+    Args:
+        scene_encoder: reads words and instances once per scene.
+        denoiser: predicts clean latents from noisy ones.
+        codec: latents <-> displacements over time.
+        scheduler: noise levels and the DDIM step.
+    """
+
+    model_cpu_offload_seq = "scene_encoder->denoiser"
+
+    def __init__(
+        self,
+        scene_encoder: SceneEncoder,
+        denoiser: SmallDenoiser,
+        codec: TemporalBasisCodec,
+        scheduler: DDIMScheduler,
+    ) -> None:
+        """Register the components; they are what `save_pretrained` writes."""
+        super().__init__()
+        self.register_modules(scene_encoder=scene_encoder, denoiser=denoiser, codec=codec, scheduler=scheduler)
+        self.vocabulary = Vocabulary(scene_encoder.config.vocabulary)
+        self.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **options: Any) -> MoMapPipeline:
+        """Load a bundled checkpoint by name, or a folder.
+
+        Raises:
+            CheckpointError: no such checkpoint, pickled weights, missing or unexpected keys, or another T than it says.
+        """
+        folder = find_checkpoint(str(name_or_folder))
+        info = read_info(folder)
+        # Weights are stored in half precision to be small and always computed with in float32, the codec above all.
+        fixed = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
+        try:
+            pipeline: MoMapPipeline = super().from_pretrained(folder, **fixed, **options)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"checkpoint {folder}: could not be loaded: {error}") from error
+        modules = {name: getattr(pipeline, name) for name in ("scene_encoder", "denoiser", "codec")}
+        check_weights(folder, modules)
+        if info["num_steps"] != pipeline.codec.num_steps:
+            raise CheckpointError(
+                f"checkpoint {folder}: momap.json says T = {info['num_steps']}, its codec has T = {pipeline.codec.num_steps}"
+            )
+        return pipeline
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        frame: RGBDFrame,
+        instances: InstanceMap,
+        prompt: str = "",
+        *,
+        hints: Mapping[int, Sequence[int]] | None = None,
+        num_hypotheses: int = 10,
+        num_inference_steps: int = 4,
+        generator: torch.Generator | None = None,
+        latents: torch.Tensor | None = None,
+        color_seed: int = 0,
+    ) -> MoMapOutput:
+        """Draw futures.
+
+        Args:
+            frame: registered colour and depth of any size; stretched to the model's square.
+            instances: instance map of the same size; what is not an instance does not move.
+            prompt: sentence that says what will happen; empty = the model decides.
+            hints: instance id -> signs of its displacement along x, y, z of the optical frame (paper Sec. 3.4.2).
+            num_hypotheses: N, drawn in one batch.
+            num_inference_steps: denoising steps.
+            generator: source of the initial noise, on the CPU; the global one where None.
+            latents: (N, C, 32, 32) initial noise instead of drawing it.
+            color_seed: of the random instance colours.
+
+        Returns:
+            N futures in metres, in the frame's camera.
+
+        Raises:
+            ShapeError: frame, instances or latents of another size.
+            FrameError: the frame has no depth.
+            ValueError: a hint for an unknown instance, or impossible flags.
+        """
+        # 1. Reduce the frame to 32x32 cells, one real pixel each. Metres, optical frame.
+        grid = scene_grid(frame, instances)
+        # 2. Words, hints and colours -> conditioning maps (1, 29, 32, 32) and instance tokens (1, 20, 27).
+        words, ignored = self.vocabulary.encode(prompt)
+        conditioning = self._condition(grid, words, hints or {}, color_seed)
+        # 3. Read the scene once; every hypothesis shares it.
+        scene = self.scene_encoder(conditioning)
+        # 4. Noise (N, C, 32, 32), drawn on the CPU so that a seed means the same on every device.
+        shape = (num_hypotheses, self.codec.latent_channels, GRID, GRID)
+        if latents is None:
+            latents = torch.randn(shape, generator=generator, dtype=torch.float32)
+        elif tuple(latents.shape) != shape:
+            raise ValueError(f"latents: expected {shape}, got {tuple(latents.shape)}")
+        # 5. Denoise. The network predicts the clean latents at every step.
+        clean, moving_logits = self._denoise(
+            latents.to(self._device), scene.repeat(num_hypotheses), num_inference_steps
+        )
+        # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
+        drawn = clean.flatten(2).float().cpu()  # (N, C, 1024)
+        probability = moving_logits.flatten(1).float().sigmoid().cpu()  # (N, 1024)
+        slots = torch.from_numpy(grid.slots).long().flatten()
+        points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
+        valid = ~torch.isnan(points[:, 2])
+        maps, centres = fit_instances(drawn, slots, points, valid)
+        # 7. Whether an instance moves is decided by the mean over its cells, never cell by cell.
+        member = torch.nn.functional.one_hot(slots, maps.shape[1]).float()
+        moving = (probability @ member) / member.sum(dim=0).clamp(min=1)
+        # 8. The predicted length of the motion gives the steps their seconds.
+        step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
+        articulated = _articulated(drawn, maps, centres, slots, points, valid)
+        return MoMapOutput(
+            frame, instances, grid, self.codec, drawn, maps, centres, moving, articulated, step_s, tuple(ignored)
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.denoiser.device)
+
+    def _condition(
+        self, grid: SceneGrid, words: np.ndarray, hints: Mapping[int, Sequence[int]], color_seed: int
+    ) -> Conditioning:
+        flags, given = hint_arrays(hints, grid.slot_ids)
+
+        def on_device(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array)[None].to(self._device)
+
+        return assemble(
+            rgb=on_device(grid.rgb).float() / 127.5 - 1,
+            points_in_camera=on_device(grid.points_in_camera),
+            scale_m=torch.tensor([grid.scale_m], device=self._device),
+            slots=on_device(grid.slots).long(),
+            colors=on_device(slot_colors(grid.slot_ids, color_seed)),
+            hint_flags=on_device(flags),
+            hint_given=on_device(given),
+            words=on_device(words.reshape(MAX_WORDS)),
+        )
+
+    def _denoise(
+        self, latents: torch.Tensor, scene: SceneEncoding, num_inference_steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clean latents (N, C, 32, 32) and moving-cell logits (N, 32, 32) of the last step."""
+        self.scheduler.set_timesteps(num_inference_steps)
+        moving_logits = torch.zeros(())
+        for timestep in self.progress_bar(self.scheduler.timesteps):
+            clean, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
+            latents = self.scheduler.step(clean, timestep, latents).prev_sample
+        return latents, moving_logits
+
+
+def _articulated(
+    latents: torch.Tensor,
+    maps: torch.Tensor,
+    centres: torch.Tensor,
+    slots: torch.Tensor,
+    points: torch.Tensor,
+    valid: torch.Tensor,
+) -> torch.Tensor:
+    """(MAX_INSTANCES,) bool: large instances whose cells move in ways that no affine map explains."""
+    offset = torch.where(valid[:, None], points - centres[slots], torch.zeros(()))  # (P, 3)
+    design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=-1)
+    explained = torch.einsum("pi,npic->ncp", design, maps[:, slots])
+    member = torch.nn.functional.one_hot(slots, maps.shape[1]).float()
+    residual = ((latents - explained) ** 2).mean(dim=(0, 1)) @ member
+    total = (latents**2).mean(dim=(0, 1)) @ member
+    ratio = (residual / total.clamp(min=1e-9)).sqrt()
+    large = member.sum(dim=0) >= MIN_ARTICULATED_CELLS
+    return (ratio > ARTICULATION_RESIDUAL) & large

@@ -1,0 +1,99 @@
+"""What is read once per scene: the words of the prompt and one token per instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from momap_ros.conditioning import (
+    HASH_BUCKETS,
+    MAX_WORDS,
+    TOKEN_FEATURES,
+    Conditioning,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SceneEncoding:
+    """A scene as the denoiser reads it; shared by all hypotheses and all steps.
+
+    Attributes:
+        maps: (B, C, 32, 32) conditioning maps with what the tokens wrote back to the cells of their instance.
+        context: (B, L, D) word and instance tokens.
+        context_bias: (B, L) added to attention logits: 0, or a large negative number for padding.
+        summary: (B, D) mean of the word tokens.
+        moving_logits: (B, MAX_INSTANCES) which instance moves.
+        log_duration: (B,) natural logarithm of the predicted length of the motion in seconds.
+    """
+
+    maps: torch.Tensor
+    context: torch.Tensor
+    context_bias: torch.Tensor
+    summary: torch.Tensor
+    moving_logits: torch.Tensor
+    log_duration: torch.Tensor
+
+    def repeat(self, num_hypotheses: int) -> SceneEncoding:
+        """The encoding of every scene num_hypotheses times, hypotheses of a scene next to each other."""
+        fields = (self.maps, self.context, self.context_bias, self.summary, self.moving_logits, self.log_duration)
+        return SceneEncoding(*(field.repeat_interleave(num_hypotheses, dim=0) for field in fields))
+
+
+class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' classes are untyped
+    """A small transformer over prompt words and instance tokens.
+
+    Args:
+        vocabulary: learned words; the checkpoint carries them.
+        width: token width D.
+        num_layers: transformer layers.
+        written_channels: channels that instance tokens write back to their cells.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self, vocabulary: Sequence[str] = (), width: int = 128, num_layers: int = 2, written_channels: int = 16
+    ) -> None:
+        """Build the layers; weights are random until loaded or trained."""
+        super().__init__()
+        self.words = nn.Embedding(1 + HASH_BUCKETS + len(vocabulary), width)
+        self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.02)
+        self.empty_prompt = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.instances = nn.Sequential(nn.Linear(TOKEN_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
+            for _ in range(num_layers)
+        )
+        self.moving = nn.Linear(width, 1)
+        self.duration = nn.Linear(width, 1)
+        self.write_back = nn.Linear(width, written_channels)
+
+    def forward(self, conditioning: Conditioning) -> SceneEncoding:
+        """Encode B scenes."""
+        words, valid = conditioning.words, conditioning.token_valid
+        batch = words.shape[0]
+        text = torch.cat([self.empty_prompt.expand(batch, -1, -1), self.words(words) + self.positions], dim=1)
+        tokens = torch.cat([text, self.instances(conditioning.tokens)], dim=1)  # (B, 1 + MAX_WORDS + M, D)
+        first = torch.zeros(batch, 1, dtype=torch.bool, device=words.device)
+        padding = torch.cat([first, words == 0, ~valid], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens, src_key_padding_mask=padding)
+        num_text = 1 + MAX_WORDS
+        is_text = (~padding[:, :num_text, None]).to(tokens.dtype)
+        summary = (tokens[:, :num_text] * is_text).sum(dim=1) / is_text.sum(dim=1)
+        instance_tokens = tokens[:, num_text:]
+        written = self.write_back(instance_tokens) * valid[..., None]  # (B, M, W)
+        cells = conditioning.slots.flatten(1)[..., None].expand(-1, -1, written.shape[-1])
+        on_cells = written.gather(1, cells).transpose(1, 2).unflatten(2, conditioning.maps.shape[2:])
+        return SceneEncoding(
+            torch.cat([conditioning.maps, on_cells.to(conditioning.maps.dtype)], dim=1),
+            tokens,
+            torch.zeros(padding.shape, device=words.device).masked_fill(padding, -1e4),
+            summary,
+            self.moving(instance_tokens)[..., 0],
+            self.duration(summary)[..., 0],
+        )
