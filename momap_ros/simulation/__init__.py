@@ -15,7 +15,9 @@ if sys.platform.startswith("linux"):
 try:
     import mujoco as _mujoco  # noqa: F401  (imported here to explain a failure once, for every module of this package)
 except ModuleNotFoundError as error:
-    raise ImportError(f"simulation: expected the package mujoco, got {error}; pip install mujoco==4.0.0") from error
+    raise ImportError(
+        f"simulation: expected the package mujoco, got {error}; pip install mujoco==4.0.0 (needs Python 3.11 or newer)"
+    ) from error
 except (ImportError, AttributeError, OSError) as error:
     raise ImportError(
         f"simulation: expected OpenGL libraries for MUJOCO_GL={os.environ.get('MUJOCO_GL')}, got {error!r}; "

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
+
+from momap_ros.data.sample import Role
+from momap_ros.simulation.cameras import look_at
+from momap_ros.simulation.language import DIRECTIONS, camera_direction, sentence
+from momap_ros.simulation.scene import SKILLS
+
+if TYPE_CHECKING:
+    from conftest import Viewed
+
+    from momap_ros.data.sample import Sample
+
+# Words as a reader of English understands them, for whoever looks through the camera.
+WORDS = {
+    "left": {"left"},
+    "right": {"right"},
+    "away": {"away", "back", "farther"},
+    "closer": {"closer", "nearer", "front", "towards"},
+}
+
+
+@pytest.mark.parametrize(
+    ("motion", "expected"),
+    [((0.1, 0.02, 0.5), "away"), ((-0.1, 0, 0), "closer"), ((0.02, 0.1, 0), "left"), ((0.05, -0.1, -0.3), "right")],
+)
+def test_direction_of_a_motion_seen_by_a_camera_that_looks_along_world_x(
+    motion: tuple[float, float, float], expected: str
+) -> None:
+    pose = look_at(np.array([-1.0, 0, 1.0]), np.zeros(3), np.array([0, 0, 1.0]))  # x forward, so y is to the left
+    assert camera_direction(np.array(motion), pose) == expected
+
+
+def told_direction(sample: Sample) -> str | None:
+    said = set(sample.text.split())
+    matches = [direction for direction, words in WORDS.items() if said & words]
+    assert len(matches) <= 1, sample.text
+    return matches[0] if matches else None
+
+
+def test_the_direction_said_is_the_one_the_camera_sees(samples: list[Sample]) -> None:
+    compared = 0
+    for sample in samples:
+        told = told_direction(sample)
+        assert (told is not None) == (sample.skill in {"push", "pick_place"}), sample.text
+        if told is None:
+            continue
+        seen = sample.body_ids == sample.body_roles.index(Role.ACTED)
+        motion = sample.momap().displacement_m[-1][seen].mean(0)
+        up = sample.up_in_camera
+        level = motion - (motion @ up) * up
+        forward = np.array([0, 0, 1.0]) - up[2] * up
+        right = np.cross(forward, up)
+        sideways, depthwise = level @ right / np.linalg.norm(right), level @ forward / np.linalg.norm(forward)
+        component = sideways if told in {"left", "right"} else depthwise
+        assert (component > 0) == (told in {"right", "away"}), (sample.key, sample.text)
+        # The centre of the body and that of its visible pixels move a little differently when it turns.
+        assert abs(component) > 0.6 * max(abs(sideways), abs(depthwise))
+        compared += 1
+    assert compared >= 20
+
+
+def test_every_skill_has_at_least_four_wordings_per_direction(viewed: list[Viewed]) -> None:
+    rng, seen = np.random.default_rng(0), set()
+    for item in viewed:
+        scene = item.episode.scene
+        seen.add(scene.skill)
+        for direction in DIRECTIONS:
+            wordings = {sentence(scene, direction, rng) for _ in range(60)}
+            assert len(wordings) >= 4
+            assert all(text == text.lower() and "{" not in text and "  " not in text for text in wordings)
+    assert seen == set(SKILLS)
+
+
+def test_a_sentence_names_the_acted_object_and_no_other_fits_it(samples: list[Sample]) -> None:
+    for sample in samples:
+        names = [name for name, role in zip(sample.body_names, sample.body_roles, strict=True) if role == Role.OBJECT]
+        if sample.kind in {"drawer", "door"}:
+            assert sample.kind in sample.text or "cabinet" in sample.text
+            continue
+        acted = sample.body_names[sample.body_roles.index(Role.ACTED)]
+        if acted not in sample.text:
+            assert sample.kind in sample.text
+            assert all(name.split()[-1] != sample.kind for name in names), sample.text

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
+
+import mujoco
+
+from momap_ros.simulation.scene import SKILLS
+from momap_ros.simulation.skills import quaternion_down, quaternion_forward, rotation
+
+if TYPE_CHECKING:
+    from momap_ros.simulation.episodes import Episode
+    from momap_ros.simulation.skills import Rollout
+
+Play = Callable[[str, int], "tuple[Episode, Rollout]"]
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_most_demonstrations_succeed(skill: str, perform_skill: Play) -> None:
+    successes = sum(perform_skill(skill, seed)[1].success for seed in range(6))
+    assert successes >= 4
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_success_means_what_the_skill_says(skill: str, perform_skill: Play) -> None:
+    compared = 0
+    for seed in range(6):
+        episode, rollout = perform_skill(skill, seed)
+        if not rollout.success:
+            continue
+        scene, data = episode.scene, mujoco.MjData(episode.scene.model)
+        poses = episode.world_from_bodies(data, [0, len(rollout.qpos) - 1])
+        acted = scene.model.body(scene.acted).id
+        start, end = poses[:, acted]
+        moved = end[:3, 3] - start[:3, 3]
+        if skill == "lift":
+            assert moved[2] > 0.05
+        elif skill == "pick_place":
+            assert scene.goal_xy is not None
+            assert np.linalg.norm(end[:2, 3] - scene.goal_xy) < 0.05
+        elif skill in {"put_in", "stack"}:
+            assert scene.target is not None
+            over = end[:3, 3] - poses[1, scene.model.body(scene.target.name).id, :3, 3]
+            assert np.linalg.norm(over[:2]) < 0.08
+            assert over[2] > (0.5 * scene.target.height_m if skill == "stack" else -0.005)
+        elif skill == "push":
+            assert scene.push_xy is not None
+            assert moved[:2] @ scene.push_xy > 0
+            assert np.linalg.norm(moved[:2]) > 0.03
+        elif skill.endswith("drawer"):
+            outwards = start[:3, 0] @ moved
+            assert outwards > 0.03 if skill.startswith("open") else outwards < -0.03
+        else:
+            angle = np.arccos((np.trace(start[:3, :3].T @ end[:3, :3]) - 1) / 2)
+            assert angle > 0.3
+        compared += 1
+    assert compared >= 4
+
+
+def test_the_hand_points_where_its_orientation_says() -> None:
+    np.testing.assert_allclose(rotation(quaternion_down(0.7))[:, 0], [0, 0, -1], atol=1e-9)
+    np.testing.assert_allclose(rotation(quaternion_down(0.7))[:, 1], [-np.sin(0.7), np.cos(0.7), 0], atol=1e-9)
+    forward = rotation(quaternion_forward(np.array([0.6, 0.8]), 0.5))[:, 0]
+    np.testing.assert_allclose(forward, [0.6 * np.cos(0.5), 0.8 * np.cos(0.5), -np.sin(0.5)], atol=1e-9)
