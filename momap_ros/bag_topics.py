@@ -154,7 +154,7 @@ def find_camera_info(topics: Sequence[Topic], color: Topic, wanted: str) -> Topi
     if not candidates:
         raise BagError(
             f"no camera_info: expected a sensor_msgs/msg/CameraInfo for {color.name}, got {describe(topics)}; record "
-            "the topic camera_info beside the colour image"
+            "the topic camera_info beside the colour image, or give intrinsics to `momap bag from-images`"
         )
 
     def score(topic: Topic) -> tuple[int, int]:

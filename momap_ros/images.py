@@ -216,25 +216,9 @@ def build_frame(
     Raises:
         FrameError: other sizes, other frames, or no depth reading at all.
     """
-    (height, width), depth_size = rgb.shape[:2], f"{depth_m.shape[1]}x{depth_m.shape[0]}"
-    align = (
-        "register depth to colour in the camera driver: RealSense align_depth.enable:=true and the topic "
-        "aligned_depth_to_color/image_raw, Azure Kinect depth_to_rgb/image_raw, others depth_image_proc's register node"
-    )
-    if depth_m.shape != (height, width):
-        raise FrameError(
-            f"depth not registered: expected the colour image's size {width}x{height}, got {depth_size}; {align}"
-        )
-    if depth_frame_id is not None and depth_frame_id != frame_id:
-        raise FrameError(
-            f"depth not registered: expected the colour image's frame {frame_id!r}, got {depth_frame_id!r}; {align}"
-        )
+    height, width = rgb.shape[:2]
+    check_registered((width, height), depth_m.shape[::-1], camera, frame_id, depth_frame_id)
     if (camera.width, camera.height) != (width, height):
-        if camera.width * height != camera.height * width:
-            raise FrameError(
-                f"camera_info: expected the image's size {width}x{height} or an exact scale of it, got "
-                f"{camera.width}x{camera.height}; use the camera_info that is published beside the colour image"
-            )
         camera = camera.resized(width, height)
     if np.isnan(depth_m).all():
         raise FrameError(
@@ -242,6 +226,44 @@ def build_frame(
             "exposure, and that it is not covered"
         )
     return RGBDFrame(rgb, depth_m, camera, stamp_ns, frame_id)
+
+
+def check_registered(  # noqa: PLR0917  (the five facts that must agree)
+    color_size: tuple[int, int],
+    depth_size: tuple[int, int],
+    camera: PinholeCamera,
+    frame_id: str,
+    depth_frame_id: str | None,
+) -> None:
+    """Refuse depth that is not registered to colour, as far as sizes and frames can tell.
+
+    Args:
+        color_size: (width, height) of the colour image.
+        depth_size: (width, height) of the depth image.
+        camera: intrinsics; the image may be an exact scale of theirs.
+        frame_id: TF frame of the colour image.
+        depth_frame_id: TF frame of the depth image; not compared where None.
+
+    Raises:
+        FrameError: one of them disagrees.
+    """
+    align = (
+        "register depth to colour in the camera driver: RealSense align_depth.enable:=true and the topic "
+        "aligned_depth_to_color/image_raw, Azure Kinect depth_to_rgb/image_raw, others depth_image_proc's register node"
+    )
+    size, (width, height) = "{}x{}".format(*color_size), color_size
+    if depth_size != color_size:
+        got = "{}x{}".format(*depth_size)
+        raise FrameError(f"depth not registered: expected the colour image's size {size}, got {got}; {align}")
+    if depth_frame_id is not None and depth_frame_id != frame_id:
+        raise FrameError(
+            f"depth not registered: expected the colour image's frame {frame_id!r}, got {depth_frame_id!r}; {align}"
+        )
+    if camera.width * height != camera.height * width:
+        raise FrameError(
+            f"camera_info: expected the image's size {size} or a scale of it, got {camera.width}x{camera.height}; "
+            "use the camera_info that is published beside the colour image"
+        )
 
 
 def frame_from_messages(
