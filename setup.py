@@ -25,6 +25,7 @@ CORE = [
     "scipy>=1.11",  # the oldest with wheels for Python 3.12
     "opencv-python-headless>=4.8",  # 4 and 5 both; headless: no libGL needed
     "rosbags>=0.10.4,<0.12",  # Reader and Writer changed their arguments between minor versions
+    "apsw>=3.45",  # its exceptions leave rosbags unwrapped when a sqlite3 bag is damaged; rosbags itself depends on it
     "transforms3d>=0.4.2",  # the first that runs with NumPy 2
     "tqdm>=4.60",
     "pyyaml>=6.0",
@@ -40,7 +41,8 @@ EXTRAS = {
     # Exact: another physics engine gives other data from the same seed. Its wheels begin at Python 3.11.
     "sim": ["mujoco==4.0.0; python_version >= '3.11'"],
     "view": ["open3d-cpu>=0.18; platform_machine == 'x86_64'"],  # same import as open3d, without CUDA
-    "test": ["pytest>=8", "ruff==0.17.5", "mypy==2.4.1", "types-pyyaml", "types-tqdm"],  # exact: other checkers judge otherwise
+    # Exact where another release judges the same code otherwise.
+    "test": ["pytest>=8", "ruff==0.17.5", "mypy==2.4.1", "types-pyyaml", "types-tqdm"],
 }
 
 setup(
