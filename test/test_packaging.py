@@ -94,6 +94,23 @@ def test_every_import_is_a_declared_dependency(
     assert not undeclared, "declare it in package.xml (ROS) or setup.py (others)"
 
 
+def test_the_dependency_table_names_every_dependency_and_its_licence(wheel: Wheel, repository: Path) -> None:
+    section = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
+    rows = re.findall(r"^\| ([\w, -]+) \| ([\w, .-]+) \| .+ \| \d.+ \|$", section, flags=re.MULTILINE)
+    licences = {name: licence for names, licence in rows for name in names.split(", ")}
+    required = {canonicalize_name(Requirement(text).name) for text in wheel.metadata.get_all("Requires-Dist", [])}
+    assert licences.keys() == required
+    for name, licence in licences.items():
+        try:
+            stated = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:  # an extra, or not for this version of Python
+            continue
+        fields = [text for key in ("License-Expression", "License", "Classifier") for text in stated.get_all(key) or []]
+        text = " ".join(fields).replace("Python Software Foundation", "PSF")
+        for word in licence.split(", "):
+            assert word.split("-")[0] in text, f"{name}: CONTRIBUTING.md says {word}, its metadata does not"
+
+
 def test_every_ros_wheel_is_pinned(repository: Path) -> None:
     lists = sorted((repository / "requirements").glob("ros-*.txt"))
     assert [path.name for path in lists] == [
