@@ -12,14 +12,14 @@ from typing import Any
 
 
 def setting(
-    default: Any,
+    default: Any,  # noqa: ANN401 (a setting is of any type; check_setting holds it to its default's)
     description: str,
     *,
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     read_only: bool = False,
-) -> Any:
+) -> Any:  # noqa: ANN401 (the type checker must take it for a value of the field's type)
     """A dataclass field that documents itself.
 
     Args:
@@ -49,7 +49,7 @@ class Settings:
             check_setting(field, getattr(self, field.name))
 
 
-def check_setting(field: dataclasses.Field[Any], value: Any) -> None:
+def check_setting(field: dataclasses.Field[Any], value: Any) -> None:  # noqa: ANN401 (any type: it is what is checked)
     """Refuse a value that its field does not allow.
 
     Raises:
@@ -105,18 +105,41 @@ class SegmentationConfig(Settings):
     sam2_dir: str = setting(
         "", "Folder of a SAM 2 checkpoint in transformers layout; used by method sam2.", read_only=True
     )
-    stride: int = setting(2, "The tabletop method works on every stride-th pixel.", minimum=1, maximum=8)
+    stride: int = setting(
+        2,
+        "The tabletop method works on every n-th pixel of an image 640 wide (scaled with the width).",
+        minimum=1,
+        maximum=8,
+    )
     plane_tolerance_m: float = setting(
         0.008, "Distance to the table plane that still counts as table, metres.", minimum=0.001, maximum=0.05
     )
     min_height_m: float = setting(
-        0.010, "Height above the table from which a pixel can belong to an object, metres.", minimum=0.001, maximum=0.1
+        0.006,
+        "Height above the table from which a pixel can belong to an object, metres (more where depth is noisy).",
+        minimum=0.001,
+        maximum=0.1,
     )
-    depth_jump_m: float = setting(0.012, "Depth step between neighbours that separates objects, metres.", minimum=0.001)
-    chroma_jump: float = setting(14.0, "Lab chroma step between neighbours that separates objects.", minimum=1.0)
-    min_area_px: int = setting(320, "Smallest instance, source pixels at 640x480 (scaled with the image).", minimum=1)
+    max_height_m: float = setting(
+        0.6, "Height above the table up to which a pixel can belong to an object, metres.", minimum=0.01, maximum=10.0
+    )
+    depth_jump_m: float = setting(
+        0.012, "Depth step between neighbours that separates objects, metres.", minimum=0.001, maximum=1.0
+    )
+    concavity: float = setting(
+        0.25,
+        "Slope of a concave edge that separates objects: how far it lies behind its sides, per length of a side.",
+        minimum=0.05,
+        maximum=2.0,
+    )
+    min_area_px: int = setting(
+        320, "Smallest instance, pixels of an image 640 wide (scaled with the width).", minimum=1
+    )
+    max_area_share: float = setting(
+        0.35, "Largest instance, share of the image; larger ones are walls and shelves.", minimum=0.01, maximum=1.0
+    )
     grow_px: int = setting(
-        6, "Instances grow back over erased edges by this many working pixels.", minimum=0, maximum=50
+        8, "Instances grow back over erased edges by this many working pixels.", minimum=0, maximum=50
     )
     max_lost_frames: int = setting(10, "An id survives this many frames without its object being seen.", minimum=0)
 
@@ -165,9 +188,12 @@ class ForecastConfig(Settings):
         maximum=1_000_000,
     )
     dense: bool = setting(
-        False, "Publish every pixel with depth, background included, instead of foreground points (up to 200 MB)."
+        default=False,
+        description="Publish every pixel with depth, background included, instead of foreground points (up to 200 MB).",
     )
-    target_frame: str = setting("", "TF frame of all published positions; empty = the camera's optical frame.")
+    target_frame: str = setting(
+        "", "TF frame of all published positions; empty = the camera's optical frame.", read_only=True
+    )
 
 
 @dataclass(frozen=True)

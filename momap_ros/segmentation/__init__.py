@@ -1,0 +1,1 @@
+"""Finding instances in RGB-D frames."""

@@ -1,0 +1,205 @@
+"""The table of a depth image: its plane, how far every pixel is above it, and which pixels are over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from momap_ros.geometry import Float32, Float64, PinholeCamera
+from momap_ros.segmentation.base import SegmentationError
+
+Bool = npt.NDArray[np.bool_]
+IntP = npt.NDArray[np.intp]
+
+MIN_MEASURED_SHARE = 0.02  # of all pixels; below that there is nothing to fit a plane to
+MIN_TABLE_SHARE = 0.08  # of the measured pixels near the image centre
+SAMPLE_SIZE = 1500
+HYPOTHESES = 160
+MAX_DOWNWARD = 0.2  # a table's normal never points down in the image by more than this (sine of the angle)
+PARALLEL_COSINE = 0.94  # planes within 20 degrees are parallel: hypotheses from three noisy points
+ABOVE_FLOOR_SHARE = 0.5  # support of a table relative to the floor beneath it
+CENTRE_SPREAD = 0.35  # standard deviation of the weight around the image centre, in image sizes
+HULL_PADDING = 0.25  # where the image ends the table goes on by this share of the image size
+HULL_MARGIN_PX = 2  # working pixels at the table's edge that do not count, so that a wall behind it stays out
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The table plane and what follows from it.
+
+    Attributes:
+        normal: (3,) unit normal, towards the camera, optical frame.
+        offset_m: distance of the camera from the plane, metres.
+        height_m: (H, W) distance of every pixel's point above the table's surface, metres; NaN where there is no depth.
+        over: (H, W) True where a point above three times the noise lies vertically over the visible table.
+        noise_m: standard deviation of the table's own points around it, metres.
+    """
+
+    normal: Float64
+    offset_m: float
+    height_m: Float32
+    over: Bool
+    noise_m: float
+
+
+def find_table(depth_m: Float32, camera: PinholeCamera, *, tolerance_m: float, seed: int) -> Table:
+    """Find the table that a camera looks at.
+
+    Gravity is unknown. The table is the plane that holds most points, those near the image centre counting more, among
+    the planes whose normal does not point down in the image (a wall behind a table has such a normal where the camera
+    looks down). A parallel plane with at least half as many other points that is nearer to the camera is preferred: a
+    table above its floor. Real depth images bend flat surfaces by several millimetres, so heights are measured from a
+    quadratic surface fitted to the plane's points.
+
+    Args:
+        depth_m: (H, W) metres; NaN where there is no reading.
+        camera: intrinsics of this very image.
+        tolerance_m: distance from the plane that still counts as table.
+        seed: seed of the random hypotheses; the same image and seed give the same table.
+
+    Returns:
+        The table.
+
+    Raises:
+        SegmentationError: nothing was measured, or no plane holds enough points.
+    """
+    measured = ~np.isnan(depth_m)
+    share = float(measured.mean())
+    if share < MIN_MEASURED_SHARE:
+        what = "no depth at all" if share == 0 else f"depth in {share:.1%} of the pixels"
+        raise SegmentationError(
+            f"no table: expected depth in at least {MIN_MEASURED_SHARE:.0%} of the pixels, got {what}; "
+            "check the depth topic, the camera's range and that the lens is not covered"
+        )
+    rng = np.random.default_rng(seed)
+    rows, columns = _sample(measured, rng)
+    points = camera.rays[rows, columns].astype(np.float64) * depth_m[rows, columns, None]
+    normal, offset_m = _plane(points, _centrality(rows, columns, measured.shape), tolerance_m, rng)
+    height_m = depth_m * (camera.rays @ normal.astype(np.float32)) + np.float32(offset_m)
+    height_m -= _bend(height_m, (rows, columns), tolerance_m)
+    deviation = np.abs(height_m[rows, columns])
+    noise_m = 1.4826 * float(np.median(deviation[deviation < 2.0 * tolerance_m]))
+    with np.errstate(invalid="ignore"):
+        masks = np.abs(height_m) < tolerance_m, height_m > 3.0 * noise_m
+    over = _over_table(depth_m, height_m, camera, normal, masks=masks)
+    return Table(normal, offset_m, height_m, over, noise_m)
+
+
+def _sample(measured: Bool, rng: np.random.Generator) -> tuple[IntP, IntP]:
+    """Rows and columns of some measured pixels."""
+    rows, columns = np.nonzero(measured)
+    if len(rows) > SAMPLE_SIZE:
+        chosen = np.sort(rng.choice(len(rows), SAMPLE_SIZE, replace=False))
+        rows, columns = rows[chosen], columns[chosen]
+    return rows, columns
+
+
+def _centrality(rows: IntP, columns: IntP, shape: tuple[int, ...]) -> Float64:
+    """(P,) weights that fall off from the image centre."""
+    square = (rows / shape[0] - 0.5) ** 2 + (columns / shape[1] - 0.5) ** 2
+    return np.asarray(np.exp(-0.5 * square / CENTRE_SPREAD**2))
+
+
+def _plane(points: Float64, weights: Float64, tolerance_m: float, rng: np.random.Generator) -> tuple[Float64, float]:
+    """Normal towards the camera and the camera's distance, by RANSAC and a least-squares refit on the inliers.
+
+    Reference: M. A. Fischler and R. C. Bolles, doi:10.1145/358669.358692.
+    """
+    corners = points[rng.integers(0, len(points), (HYPOTHESES, 3))]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+    offsets = -np.sum(normals * corners[:, 0], axis=1)
+    normals, offsets = (np.where(offsets < 0, -array.T, array.T).T for array in (normals, offsets))
+    near = np.abs(points @ normals.T + offsets) < tolerance_m
+    allowed = (normals[:, 1] <= MAX_DOWNWARD) & (lengths[:, 0] > 0)
+    support = np.where(allowed, weights @ near, 0.0) / weights.sum()
+    best = int(np.argmax(support))
+    if support[best] < MIN_TABLE_SHARE:
+        raise SegmentationError(
+            f"no table: the best plane that faces the camera holds {support[best]:.0%} of the central points, "
+            f"expected at least {MIN_TABLE_SHARE:.0%}; point the camera at a flat surface that fills much of the image"
+        )
+    # A table above a floor: parallel, nearer to the camera, and about as well supported by the other points.
+    above = (normals @ normals[best] > PARALLEL_COSINE) & (offsets < offsets[best] - 4.0 * tolerance_m)
+    others = np.where(allowed & above, (weights * ~near[:, best]) @ near, 0.0) / weights.sum()
+    if others.max() > ABOVE_FLOOR_SHARE * support[best]:
+        best = int(np.argmax(others))
+    normal, offset = _fitted(points[near[:, best]])
+    return _fitted(points[np.abs(points @ normal + offset) < tolerance_m])
+
+
+def _fitted(points: Float64) -> tuple[Float64, float]:
+    """Normal towards the camera and the camera's distance of the least-squares plane."""
+    centre = points.mean(axis=0)
+    normal = np.linalg.eigh(np.cov((points - centre).T))[1][:, 0]
+    normal = -normal if normal @ centre > 0 else normal
+    return normal, float(-normal @ centre)
+
+
+def _bend(height_m: Float32, sample: tuple[IntP, IntP], tolerance_m: float) -> Float32:
+    """(H, W) quadratic deviation of the table from its plane, metres, fitted to a sample; at most three tolerances."""
+    rows, columns = sample
+    v, u = (np.linspace(-1.0, 1.0, length) for length in height_m.shape)
+    su, sv = u[columns], v[rows]
+    terms = np.stack([np.ones_like(su), su, sv, su * su, su * sv, sv * sv], axis=1)
+    heights = height_m[rows, columns].astype(np.float64)
+    factors: Float64 = np.zeros(6)
+    for tolerance in (2.0 * tolerance_m, 1.5 * tolerance_m, tolerance_m):
+        near = np.abs(heights - terms @ factors) < tolerance
+        factors = np.asarray(np.linalg.lstsq(terms[near], heights[near], rcond=None)[0], np.float64)
+    c = factors
+    of_column, of_row = c[0] + c[1] * u + c[3] * u * u, c[2] * v + c[5] * v * v
+    bend = (of_column + of_row[:, None] + c[4] * u * v[:, None]).astype(np.float32)
+    return np.asarray(np.clip(bend, -3.0 * tolerance_m, 3.0 * tolerance_m), np.float32)
+
+
+def _over_table(
+    depth_m: Float32, height_m: Float32, camera: PinholeCamera, normal: Float64, *, masks: tuple[Bool, Bool]
+) -> Bool:
+    """(H, W) True where a raised point's foot falls into the convex hull of the table's pixels; masks: table, raised.
+
+    Lines stay lines in a pinhole image, so hull and feet are compared there.
+    """
+    import cv2
+
+    table, raised = masks
+    height, width = table.shape
+    eroded = cv2.erode(table.astype(np.uint8), np.ones((3, 3), np.uint8))
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(eroded, connectivity=4)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    if count < 2:
+        return np.zeros_like(table)
+    large = np.concatenate([[False], areas >= 0.1 * areas.max()])[labels]
+    pad_x, pad_y = round(HULL_PADDING * width), round(HULL_PADDING * height)
+    outline = cv2.convexHull((_extended_ends(large, pad_x, pad_y) + np.array([pad_x, pad_y])).astype(np.int32))
+    canvas = np.zeros((height + 2 * pad_y + 1, width + 2 * pad_x + 1), np.uint8)
+    cv2.fillConvexPoly(canvas, outline, 1)
+    canvas = cv2.erode(canvas, np.ones((2 * HULL_MARGIN_PX + 1,) * 2, np.uint8), borderValue=0)
+    # The foot of a point: down by its height along the normal, then projected.
+    feet = camera.rays[raised] * depth_m[raised][:, None] - height_m[raised][:, None] * normal.astype(np.float32)
+    u = np.clip(camera.fx * feet[:, 0] / feet[:, 2] + camera.cx + pad_x, 0, canvas.shape[1] - 1)
+    v = np.clip(camera.fy * feet[:, 1] / feet[:, 2] + camera.cy + pad_y, 0, canvas.shape[0] - 1)
+    over = np.zeros_like(raised)
+    over[raised] = canvas[np.rint(v).astype(np.intp), np.rint(u).astype(np.intp)] > 0
+    return over
+
+
+def _extended_ends(mask: Bool, pad_x: int, pad_y: int) -> IntP:
+    """(P, 2) columns and rows of the first and last pixel of every row, and these moved out where the image ends."""
+    height, width = mask.shape
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = mask[rows].argmax(axis=1), width - 1 - mask[rows, ::-1].argmax(axis=1)
+    ends = np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1)
+    moved = [
+        ends[at_border] + np.array(step)
+        for at_border, step in (
+            (ends[:, 0] <= 2, (-pad_x, 0)),
+            (ends[:, 0] >= width - 3, (pad_x, 0)),
+            (ends[:, 1] <= 2, (0, -pad_y)),
+            (ends[:, 1] >= height - 3, (0, pad_y)),
+        )
+    ]
+    return np.concatenate([ends, *moved])
