@@ -1,8 +1,8 @@
 """Frame, instances, prompt and hints -> the tensors a MoMap model is conditioned on.
 
-The model sees a square of 32x32 cells. Every cell is represented by one real pixel of one instance, never by an average
-over a boundary; the colour image enters at twice that resolution. All lengths are divided by the scene scale, the median
-depth.
+The model sees a square of 32x32 cells. Every cell is represented by one real pixel of one instance, never by an
+average over a boundary; the colour image enters at twice that resolution. All lengths are divided by the scene scale,
+the median depth.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ TOKEN_FEATURES = 6 + 6 + HINT_CHANNELS + 3 + 2
 MAX_POINT_SCALES = 3.0
 # A label represents its cell from this share of the cell's pixels on; small objects win over large ones.
 MIN_CELL_SHARE = 3 / 16
+Cell = TypeVar("Cell", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +139,11 @@ def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.N
     compact = compact.reshape(ids.shape)
     area = np.bincount(compact.ravel())
 
-    def by_cell(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return image.reshape(GRID, cell, GRID, cell).transpose(0, 2, 1, 3).reshape(GRID * GRID, cell * cell)
+    def by_cell(image: npt.NDArray[Cell]) -> npt.NDArray[Cell]:
+        tiles: npt.NDArray[Cell] = image.reshape(GRID, cell, GRID, cell).transpose(0, 2, 1, 3)
+        return tiles.reshape(GRID * GRID, cell * cell)
 
-    labels = np.asarray(by_cell(compact), np.intp)
+    labels = by_cell(compact)
     share = np.zeros((GRID * GRID, len(area)), np.int32)
     np.add.at(share, (np.arange(GRID * GRID)[:, None], labels), 1)
     rank = np.where(share >= MIN_CELL_SHARE * cell * cell, area[None], np.iinfo(np.int64).max)
@@ -149,7 +151,7 @@ def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.N
     winner = np.where(rank.min(axis=1) == np.iinfo(np.int64).max, share.argmax(axis=1), winner)
     row, column = np.divmod(np.arange(cell * cell), cell)
     distance = (row - (cell - 1) / 2) ** 2 + (column - (cell - 1) / 2) ** 2
-    cost = distance[None] + 1e3 * ~np.asarray(by_cell(usable), np.bool_) + 1e6 * (labels != winner[:, None])
+    cost = distance[None] + 1e3 * ~by_cell(usable) + 1e6 * (labels != winner[:, None])
     best = cost.argmin(axis=1)
     cell_row, cell_column = np.divmod(np.arange(GRID * GRID), GRID)
     rows = (cell_row * cell + row[best]).reshape(GRID, GRID)

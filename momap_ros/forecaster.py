@@ -154,7 +154,7 @@ class Forecaster:
         return Forecast(trajectories, objects, output, timings, output.ignored_words, output.grid.dropped_ids)
 
     def warm_up(self, width: int, height: int) -> float:
-        """Run once on a synthetic frame of the given size, so that the first real frame is not slow; returns seconds."""
+        """Run once on a made-up frame of the given size, so that the first real one is not slow; returns seconds."""
         camera = PinholeCamera.from_fov(width, height, vertical_fov_rad=1.0)
         rgb = np.full((height, width, 3), 128, np.uint8)
         ids = np.zeros((height, width), np.int32)

@@ -49,8 +49,8 @@ class PinholeCamera:
             raise ValueError(f"camera size: expected positive pixels, got {self.width}x{self.height}")
         if not np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() or self.fx <= 0 or self.fy <= 0:
             raise ValueError(
-                f"camera intrinsics: expected finite values and positive focal lengths, got fx={self.fx}, fy={self.fy}, "
-                f"cx={self.cx}, cy={self.cy}; the camera_info is probably not calibrated"
+                f"camera intrinsics: expected finite values and positive focal lengths, got fx={self.fx}, "
+                f"fy={self.fy}, cx={self.cx}, cy={self.cy}; the camera_info is probably not calibrated"
             )
 
     @classmethod
@@ -190,8 +190,8 @@ def fit_rigid(source: FloatArray, target: FloatArray, weights: FloatArray | None
         weights: (P,), non-negative, not all zero; equal where absent.
 
     Returns:
-        (4, 4) target_from_source. Where the points do not determine the rotation (fewer than three, or on a line) it is one
-        of the equally good ones: check the spread of the points first.
+        (4, 4) target_from_source. Where the points do not determine the rotation (fewer than three, or on a line) it is
+        one of the equally good ones: check the spread of the points first.
 
     Raises:
         ValueError: no point has a positive weight.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from momap_ros.geometry import Float32, PinholeCamera, unproject_depth
 from momap_ros.shapes import check_shapes
 
 UInt8 = npt.NDArray[np.uint8]
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 class FrameError(ValueError):
@@ -64,7 +66,7 @@ class RGBDFrame:
         return unproject_depth(self.depth_m, self.camera)
 
     def resized(self, width: int, height: int) -> RGBDFrame:
-        """The frame stretched to another size: colour by area or bilinearly, depth by its nearest pixel (never blended)."""
+        """The frame stretched to another size: colour by area or bilinearly, depth by nearest pixel (never blended)."""
         import cv2
 
         shrinks = width <= self.camera.width and height <= self.camera.height
@@ -79,8 +81,9 @@ class RGBDFrame:
         )
 
 
-def resize_nearest(image: npt.NDArray[np.generic], width: int, height: int) -> npt.NDArray[np.generic]:
+def resize_nearest(image: npt.NDArray[Pixel], width: int, height: int) -> npt.NDArray[Pixel]:
     """(height, width, ...) image of the source pixels whose centres lie nearest; labels and depth are never mixed."""
     rows = np.minimum(((np.arange(height) + 0.5) * image.shape[0] / height).astype(np.intp), image.shape[0] - 1)
     columns = np.minimum(((np.arange(width) + 0.5) * image.shape[1] / width).astype(np.intp), image.shape[1] - 1)
-    return image[rows[:, None], columns]
+    resized: npt.NDArray[Pixel] = image[rows[:, None], columns]
+    return resized

@@ -22,8 +22,8 @@ class HasShape(Protocol):
 def check_shapes(known: Mapping[str, int] | None = None, /, **arrays: tuple[HasShape, str]) -> dict[str, int]:
     """Check arrays against axis specifications and return the lengths the letters stand for.
 
-    A specification is a list of axes separated by spaces: a number fixes a length, a name binds to the length first seen
-    (across all arrays of the call), and a leading `...` lets any number of axes precede.
+    A specification is a list of axes separated by spaces: a number fixes a length, a name binds to the length first
+    seen (across all arrays of the call), and a leading `...` lets any number of axes precede.
 
     Args:
         known: lengths that are already fixed, for instance `{"H": camera.height}`.

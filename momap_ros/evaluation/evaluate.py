@@ -75,7 +75,7 @@ def role_image(sample: Sample) -> np.ndarray:
 
 def objects_by_role(instances: InstanceMap, roles: np.ndarray) -> dict[int, Role]:
     """Instance id -> role of most of its pixels, robot and background left out: the objects one could choose among."""
-    result = {}
+    result: dict[int, Role] = {}
     for instance_id in instances.areas_px:
         majority = Role(int(np.bincount(roles[instances.ids == instance_id], minlength=len(Role)).argmax()))
         if majority not in {Role.WORLD, Role.ROBOT, Role.HIDDEN}:
@@ -206,12 +206,12 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
     binding = [r for r in rows if r["skill"] in SKILLS_WITH_CHOICE and r["num_objects"] >= MIN_OBJECTS_FOR_BINDING]
     means |= {
         "samples": float(len(rows)),
-        "acted_ratio_min": means["acted_min"] / means["acted_static"],
-        "acted_ratio_mean": means["acted_mean"] / means["acted_static"],
-        "robot_ratio_min": means["robot_min"] / means["robot_static"],
-        "robot_ratio_mean": means["robot_mean"] / means["robot_static"],
         "acted_min_standard_error": float(np.std(minima) / len(minima) ** 0.5),
     }
+    for role in ("acted", "robot"):
+        if f"{role}_static" in means:  # a few views show no robot
+            means[f"{role}_ratio_min"] = means[f"{role}_min"] / means[f"{role}_static"]
+            means[f"{role}_ratio_mean"] = means[f"{role}_mean"] / means[f"{role}_static"]
     if binding:
         means["binding_right_object"] = float(np.mean([row["right_object"] for row in binding]))
         means["binding_chance"] = float(np.mean([row["chance"] for row in binding]))
@@ -285,7 +285,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m momap_ros.evaluation.evaluate",
-        description="Best-of-N and mean displacement errors of acted object and robot, right-object rate and baselines.",
+        description="Best-of-N and mean displacement errors of acted object and robot, right-object rate, baselines.",
     )
     parser.add_argument("--checkpoint", default="small", help="bundled name or folder (default small)")
     parser.add_argument("--data", type=Path, required=True, help="folder with val, objects and some train shards")
@@ -304,7 +304,7 @@ def main() -> int:
     report = {"date": date.today().isoformat(), "results": results}
     with atomic_path(arguments.out) as path:
         path.write_text(json.dumps(report, indent=1) + "\n")
-    print(markdown(results))
+    tqdm.write(markdown(results))
     return 0
 
 

@@ -88,8 +88,9 @@ def check_weights(folder: Path, components: dict[str, nn.Module]) -> None:
         other = sorted(key for key in expected.keys() & shapes.keys() if expected[key] != shapes[key])
         if missing or extra or other:
             raise CheckpointError(
-                f"checkpoint {files[0]}: expected exactly the weights of {type(module).__name__}; missing {missing[:3]}, "
-                f"unexpected {extra[:3]}, of another shape {other[:3]}; it belongs to another version of the model"
+                f"checkpoint {files[0]}: expected exactly the weights of {type(module).__name__}; missing "
+                f"{missing[:3]}, unexpected {extra[:3]}, of another shape {other[:3]}; it belongs to another version "
+                "of the model"
             )
 
 

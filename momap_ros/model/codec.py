@@ -1,7 +1,7 @@
 """Motion codecs: trajectories <-> the latent image that the denoiser draws.
 
-Paper: Sec. 3.3.2 compresses a MoMap to (H/8, W/8, 32) with a widened image VAE. The temporal basis here is a linear codec
-of the same size: displacements of a cell's representative pixel in a shared orthonormal basis over time.
+Paper: Sec. 3.3.2 compresses a MoMap to (H/8, W/8, 32) with a widened image VAE. The temporal basis here is a linear
+codec of the same size: displacements of a cell's representative pixel in a shared orthonormal basis over time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TemporalBasisCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diff
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, num_steps: int = 50, num_functions: int = 10) -> None:
         """Make an empty codec; the numbers come from `fit`, `from_arrays` or a checkpoint."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
         # No linear algebra here: diffusers builds half-precision models under a half-precision default dtype.
         self.register_buffer("basis", torch.zeros(num_steps, num_functions, dtype=torch.float32))
         self.register_buffer("coefficient_std", torch.ones(num_functions, dtype=torch.float32))
@@ -68,7 +68,7 @@ class TemporalBasisCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diff
     def from_arrays(cls, basis: torch.Tensor, coefficient_std: torch.Tensor) -> TemporalBasisCodec:
         """A codec of a given (T, K) basis and (K,) standard deviations."""
         lengths = check_shapes(basis=(basis, "T K"), coefficient_std=(coefficient_std, "K"))
-        codec = cls(num_steps=lengths["T"], num_functions=lengths["K"])
+        codec: TemporalBasisCodec = cls(num_steps=lengths["T"], num_functions=lengths["K"])
         codec.basis.copy_(basis)
         codec.coefficient_std.copy_(coefficient_std)
         return codec
@@ -117,5 +117,5 @@ class TemporalBasisCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diff
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(..., 3K) whitened coefficients -> (..., T, 3) displacements in scene scales, float32."""
         check_shapes({"C": self.latent_channels}, latents=(latents, "... C"))
-        coefficients = latents.float().unflatten(-1, (3, -1)) * self.coefficient_std
+        coefficients: torch.Tensor = latents.float().unflatten(-1, (3, -1)) * self.coefficient_std
         return (coefficients @ self.basis.T).transpose(-1, -2)

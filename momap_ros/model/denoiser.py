@@ -53,7 +53,8 @@ class ContextAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def _heads(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, HEAD_WIDTH)).transpose(1, 2)  # (B, L, C) -> (B, heads, L, 32)
+        heads: torch.Tensor = tokens.unflatten(-1, (self.heads, HEAD_WIDTH))
+        return heads.transpose(1, 2)  # (B, L, C) -> (B, heads, L, 32)
 
     def forward(self, x: torch.Tensor, context: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W), (B, L, D) and (B, L) -> (B, C, H, W)."""
@@ -98,7 +99,7 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         num_middle_blocks: int = 2,
     ) -> None:
         """Build the layers; the last one is zero, so an untrained model predicts no motion."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
         fine, coarse = channels
         self.time = nn.Sequential(
             nn.Linear(2 * TIME_FREQUENCIES, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)

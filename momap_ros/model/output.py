@@ -28,8 +28,8 @@ def fit_instances(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares affine map from point to latent for every instance.
 
-    A rigid motion is affine in the point at step 0, so the map both upsamples the cells to any pixel of the instance and
-    removes the part of the drawn latents that no rigid or linear motion explains.
+    A rigid motion is affine in the point at step 0, so the map both upsamples the cells to any pixel of the instance
+    and removes the part of the drawn latents that no rigid or linear motion explains.
 
     Args:
         latents: (N, C, 1024) drawn latents per cell.
@@ -92,15 +92,15 @@ class MoMapOutput:
         return int(self.latents.shape[0])
 
     def instance_moving_probability(self) -> dict[int, float]:
-        """Instance id -> probability that it moves, mean over the hypotheses; instances the model could not see are absent."""
+        """Instance id -> probability that it moves, mean over the hypotheses; absent: what the model could not see."""
         mean = self.moving_probability.mean(dim=0)
         return {instance_id: float(mean[slot]) for slot, instance_id in enumerate(self.grid.slot_ids, start=1)}
 
     def trajectories(self, pixels: Int32, hypotheses: Sequence[int] | None = None) -> PointTrajectories:
         """The futures of chosen pixels of the source image.
 
-        Background pixels stay where they are. Pixels of an instance that the model could not see (`grid.dropped_ids`) and
-        pixels without depth are NaN: unknown, not at rest.
+        Background pixels stay where they are. Pixels of an instance that the model could not see (`grid.dropped_ids`)
+        and pixels without depth are NaN: unknown, not at rest.
 
         Args:
             pixels: (P, 2) int32 (u, v).

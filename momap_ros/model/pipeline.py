@@ -1,14 +1,13 @@
 """From one RGB-D frame to N motion maps: the paper's sampler, in numbered steps.
 
-Paper: Sec. 3.3.3. Loading goes through `MoMapPipeline.from_pretrained`, never through `DiffusionPipeline`: only ours knows
-the classes and checks the folder.
+Paper: Sec. 3.3.3. Loading goes through `MoMapPipeline.from_pretrained`, never through `DiffusionPipeline`: only ours
+knows the classes and checks the folder.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ ARTICULATION_RESIDUAL = 0.35
 MIN_ARTICULATED_CELLS = 16
 
 
-class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' classes are untyped
+class MoMapPipeline(DiffusionPipeline):
     """Draws futures of a frame.
 
     Args:
@@ -49,7 +48,7 @@ class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' clas
         scheduler: noise levels and the DDIM step.
     """
 
-    model_cpu_offload_seq = "scene_encoder->denoiser"
+    model_cpu_offload_seq = "scene_encoder->denoiser"  # type: ignore[assignment]  # diffusers declares None
 
     def __init__(
         self,
@@ -61,17 +60,19 @@ class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' clas
         """Register the components; they are what `save_pretrained` writes."""
         super().__init__()
         self.register_modules(scene_encoder=scene_encoder, denoiser=denoiser, codec=codec, scheduler=scheduler)
-        self.vocabulary = Vocabulary(scene_encoder.config.vocabulary)
+        self.vocabulary = Vocabulary(scene_encoder.config["vocabulary"])
         self.set_progress_bar_config(disable=True)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, **options: Any) -> MoMapPipeline:
+    def from_pretrained(  # type: ignore[override]  # ours also takes the name of a bundled checkpoint
+        cls, name_or_folder: str | os.PathLike[str], **options: object
+    ) -> MoMapPipeline:
         """Load a bundled checkpoint by name, or a folder.
 
         Raises:
             CheckpointError: no such checkpoint, pickled weights, missing or unexpected keys, or another T than it says.
         """
-        folder = find_checkpoint(str(name_or_folder))
+        folder = find_checkpoint(os.fspath(name_or_folder))
         info = read_info(folder)
         # Weights are stored in half precision to be small and always computed with in float32, the codec above all.
         fixed = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
@@ -79,11 +80,11 @@ class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' clas
             pipeline: MoMapPipeline = super().from_pretrained(folder, **fixed, **options)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"checkpoint {folder}: could not be loaded: {error}") from error
-        modules = {name: getattr(pipeline, name) for name in ("scene_encoder", "denoiser", "codec")}
-        check_weights(folder, modules)
+        check_weights(folder, {name: getattr(pipeline, name) for name in ("scene_encoder", "denoiser", "codec")})
         if info["num_steps"] != pipeline.codec.num_steps:
             raise CheckpointError(
-                f"checkpoint {folder}: momap.json says T = {info['num_steps']}, its codec has T = {pipeline.codec.num_steps}"
+                f"checkpoint {folder}: momap.json says T = {info['num_steps']}, its codec has "
+                f"T = {pipeline.codec.num_steps}; it was put together from two models"
             )
         return pipeline
 
@@ -151,7 +152,7 @@ class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' clas
         moving = (probability @ member) / member.sum(dim=0).clamp(min=1)
         # 8. The predicted length of the motion gives the steps their seconds.
         step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
-        articulated = _articulated(drawn, maps, centres, slots, points, valid)
+        articulated = _articulated(latents=drawn, maps=maps, centres=centres, slots=slots, points=points, valid=valid)
         return MoMapOutput(
             frame, instances, grid, self.codec, drawn, maps, centres, moving, articulated, step_s, tuple(ignored)
         )
@@ -184,14 +185,16 @@ class MoMapPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers' clas
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Clean latents (N, C, 32, 32) and moving-cell logits (N, 32, 32) of the last step."""
         self.scheduler.set_timesteps(num_inference_steps)
-        moving_logits = torch.zeros(())
+        clean, moving_logits = latents, torch.zeros(())
         for timestep in self.progress_bar(self.scheduler.timesteps):
             clean, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
             latents = self.scheduler.step(clean, timestep, latents).prev_sample
-        return latents, moving_logits
+        # Not `latents`: where the steps do not divide the timesteps, the last one would leave a little noise in them.
+        return clean, moving_logits
 
 
 def _articulated(
+    *,
     latents: torch.Tensor,
     maps: torch.Tensor,
     centres: torch.Tensor,

@@ -59,7 +59,7 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         self, vocabulary: Sequence[str] = (), width: int = 128, num_layers: int = 2, written_channels: int = 16
     ) -> None:
         """Build the layers; weights are random until loaded or trained."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
         self.words = nn.Embedding(1 + HASH_BUCKETS + len(vocabulary), width)
         self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.02)
         self.empty_prompt = nn.Parameter(torch.randn(1, 1, width) * 0.02)

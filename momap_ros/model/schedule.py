@@ -26,7 +26,7 @@ def shifted_cosine_scheduler(shift: float) -> DDIMScheduler:
     shifted = shift * uniform / (1 + (shift - 1) * uniform)
     alphas_cumprod = np.cos(0.5 * np.pi * shifted) ** 2
     alphas = alphas_cumprod / np.concatenate([[1.0], alphas_cumprod[:-1]])
-    return DDIMScheduler(
+    scheduler: DDIMScheduler = DDIMScheduler(
         num_train_timesteps=NUM_TIMESTEPS,
         trained_betas=[float(beta) for beta in 1.0 - alphas],
         prediction_type="sample",
@@ -34,3 +34,4 @@ def shifted_cosine_scheduler(shift: float) -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
     )
+    return scheduler

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from momap_ros.data.prepared import balanced_trajectories, learn_vocabulary, prepare_split, write_words
 from momap_ros.data.sample import iterate_samples
@@ -35,14 +36,17 @@ def main() -> int:
     codec.save_pretrained(arguments.out / "codec")
     error = (codec.decode(codec.encode(curves)) - curves).norm(dim=-1)
     share = float(error.square().mean().sqrt() / curves.norm(dim=-1).square().mean().sqrt())
-    print(f"codec: {NUM_FUNCTIONS} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}")
+    tqdm.write(
+        f"codec: {NUM_FUNCTIONS} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}"
+    )
 
     meta = prepare_split(arguments.data, "train", arguments.out / "train", codec, workers=arguments.workers)
     vocabulary = learn_vocabulary(row["text"] for row in meta)
     write_words(arguments.out / "train", meta, vocabulary)
     with atomic_path(arguments.out / "vocabulary.json") as path:
         path.write_text(json.dumps(list(vocabulary.words)))
-    print(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {len({row['text'] for row in meta})} sentences")
+    sentences = len({row["text"] for row in meta})
+    tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {sentences} sentences")
     return 0
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import NUM_TIMESTEPS, shifted_cosine_scheduler
 from momap_ros.training.batches import TRAINING, Batch, make_batch
-
 
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -170,7 +169,7 @@ class Run:
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         torch.manual_seed(options.seed)
         self.model = SmallModel(vocabulary, self.codec.latent_channels, options.channels)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
         )
@@ -228,7 +227,7 @@ class Run:
             group["lr"] = learning_rate(self.step, options)
         self.optimizer.step()
         decay = min(options.ema_decay, (self.step + 1) / (self.step + 10))
-        averages = list(self.average.parameters())
+        averages: list[torch.Tensor] = list(self.average.parameters())
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
         self.step += 1
         return parts
@@ -278,6 +277,8 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     options = SmallTraining(steps=arguments.steps, seed=arguments.seed)
+    with atomic_path(arguments.out / "options.json") as path:
+        path.write_text(json.dumps(asdict(options), indent=1) + "\n")
     (arguments.out / "rendezvous").unlink(missing_ok=True)
     # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
     for name, value in MALLOC.items():
