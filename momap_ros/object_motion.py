@@ -115,7 +115,7 @@ def estimate_object_motions(
     """
     order = np.argsort(trajectories.object_ids, kind="stable")
     ids, starts = np.unique(trajectories.object_ids[order], return_index=True)
-    members = np.split(order, starts[1:])
+    members = np.split(order, starts)[1:]
     motions = []
     for instance_id, points in zip(ids.tolist(), members, strict=True):
         if instance_id == 0:

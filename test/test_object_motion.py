@@ -409,3 +409,8 @@ def test_one_step_has_nothing_to_fit() -> None:
 def test_arrays_of_different_points_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"positions: expected \(N, P, T, 3\), got \(1, 5, 4, 3\); axis P must be 4"):
         fit_rigid_tracks(np.zeros((4, 3)), np.zeros((1, 5, 4, 3)), iterations=1)
+
+
+def test_no_points_give_no_motions() -> None:
+    empty = np.zeros((2, 0, STEPS, 3))
+    assert estimate_object_motions(trajectories_of({1: empty}), CONFIG) == []
