@@ -46,6 +46,11 @@ class Statistics:
         with self._lock:
             self._skipped[reason] += 1
 
+    def set_skipped(self, reason: str, count: int) -> None:
+        """State a count that is kept elsewhere."""
+        with self._lock:
+            self._skipped[reason] = count
+
     def set_error(self, text: str) -> None:
         """Remember what went wrong last."""
         with self._lock:
@@ -65,6 +70,11 @@ class Statistics:
             yield
         finally:
             self.set_stages({name: time.perf_counter() - start})
+
+    def stage_s(self, name: str) -> float:
+        """Seconds that a stage took last."""
+        with self._lock:
+            return self._stage_s[name]
 
     def skipped(self) -> dict[str, int]:
         """Reason -> how often."""

@@ -1,0 +1,192 @@
+"""RGB-D images and a sentence in, the future of every point and every object out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rclpy.lifecycle.publisher import LifecyclePublisher
+from rclpy.parameter import Parameter
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import String
+
+from momap_ros.config import ForecastConfig, ForecastNodeConfig, ObjectMotionConfig, SegmentationConfig
+from momap_ros.forecaster import Forecast, Forecaster
+from momap_ros.images import labels_from_image
+from momap_ros.instances import InstanceMap
+from momap_ros.msg import ObjectMotionArray, PointTrajectories
+from momap_ros.rgbd import RGBDFrame
+from momap_ros.ros.camera_inputs import CameraMessages
+from momap_ros.ros.conversions import cloud_to_msg, forecast_from_numpy, header_to_msg, objects_to_msg
+from momap_ros.ros.diagnostics import release_gpu_memory
+from momap_ros.ros.frame_node import FrameNode
+from momap_ros.ros.managed_node import run_nodes
+from momap_ros.ros.segmenting import StableSegmenter
+from momap_ros.ros.target_frame import TargetFrame
+from momap_ros.selection import in_frame, mean_velocity_m_s, objects_in_frame, published_trajectories
+
+# The first run of a network is many times slower than the others, for every image size alike: the model's is fixed.
+WARM_UP_SIZE = (640, 480)
+
+
+class AnyForecaster(Protocol):
+    """What the node needs of momap_ros.forecaster.Forecaster."""
+
+    config: ForecastConfig
+    motion: ObjectMotionConfig
+
+    def __call__(self, frame: RGBDFrame, instances: InstanceMap, prompt: str | None = None) -> Forecast:
+        """Forecast one frame."""
+        ...
+
+    def warm_up(self, width: int, height: int) -> float:
+        """Run once, so that the first frame is not slow; returns seconds."""
+        ...
+
+
+class ForecastNode(FrameNode):
+    """Publishes ~/trajectories, ~/object_motions and, where somebody listens, ~/cloud."""
+
+    def __init__(
+        self,
+        build_forecaster: Callable[[ForecastConfig, ObjectMotionConfig], AnyForecaster] = Forecaster,
+        **node_arguments: Any,  # noqa: ANN401  (rclpy's own arguments)
+    ) -> None:
+        """Declare parameters.
+
+        Args:
+            build_forecaster: loads the model; called when the node is configured.
+            **node_arguments: passed to rclpy's node.
+        """
+        groups = [ForecastNodeConfig, ForecastConfig, ObjectMotionConfig, SegmentationConfig]
+        super().__init__("momap_forecast", groups, **node_arguments)
+        self._build_forecaster = build_forecaster
+        self._forecaster: AnyForecaster | None = None
+        self._segmenter: StableSegmenter | None = None
+        self._target: TargetFrame | None = None
+        self._prompt_subscription: Subscription | None = None
+        self._outputs: dict[str, LifecyclePublisher] = {}
+        self._ignored_words_of: str | None = None
+
+    @property
+    def wants_instances(self) -> bool:
+        """Whether label images come from a topic."""
+        return self.parameters.read(ForecastNodeConfig).instances_source == "topic"
+
+    def configure(self) -> None:
+        """Load the model, run it once, and advertise."""
+        config = self.parameters.read(ForecastConfig)
+        if config.target_frame and self._target is None:
+            self._target = TargetFrame(self, config.target_frame)
+        if not self.wants_instances:
+            self._segmenter = StableSegmenter(self.parameters.read(SegmentationConfig))
+        try:
+            with self.statistics.stage("load"):
+                self._forecaster = self._build_forecaster(config, self.parameters.read(ObjectMotionConfig))
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{error}; this node runs on {sys.executable}: install the model's requirements there, "
+                "pip install 'momap_ros[model]'"
+            ) from error
+        warm_up_s = self._forecaster.warm_up(*WARM_UP_SIZE)
+        load_s = self.statistics.stage_s("load")
+        self.get_logger().info(f"checkpoint {config.checkpoint}: loaded in {load_s:.1f} s, first run {warm_up_s:.1f} s")
+        self._outputs = {
+            "trajectories": self.create_output(PointTrajectories, "~/trajectories"),
+            "objects": self.create_output(ObjectMotionArray, "~/object_motions"),
+            "cloud": self.create_output(PointCloud2, "~/cloud"),
+        }
+
+    def activate(self) -> None:
+        """Take frames and prompts."""
+        super().activate()
+        self._prompt_subscription = self.create_subscription(String, "prompt", self._receive_prompt, 1)
+
+    def deactivate(self) -> None:
+        """Take nothing any more."""
+        if self._prompt_subscription is not None:
+            self.destroy_subscription(self._prompt_subscription)
+            self._prompt_subscription = None
+        super().deactivate()
+
+    def cleanup(self) -> None:
+        """Free the model."""
+        for publisher in self._outputs.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs = {}
+        self._segmenter = None
+        self._forecaster = None
+        release_gpu_memory()
+
+    def forget(self) -> None:
+        """Ids start anew with the next frame."""
+        if self._segmenter is not None:
+            self._segmenter.reset()
+
+    def process(self, messages: CameraMessages) -> None:
+        """Forecast one frame and publish it, empty results too."""
+        if self._forecaster is None:
+            return
+        config = self.parameters.read(ForecastConfig)
+        self._forecaster.config = config
+        self._forecaster.motion = self.parameters.read(ObjectMotionConfig)
+        frame = self.decode(messages)
+        with self.statistics.stage("instances"):
+            instances = self._instances(frame, messages)
+        with self.statistics.stage("forecast"):
+            forecast = self._forecaster(frame, instances)
+        self.statistics.set_stages(forecast.timings_s)
+        self._name_ignored_words(config.prompt, forecast)
+        with self.statistics.stage("publish"):
+            self._publish(forecast, config)
+
+    def _instances(self, frame: RGBDFrame, messages: CameraMessages) -> InstanceMap:
+        if messages.instances is not None:
+            return InstanceMap(labels_from_image(messages.instances))
+        if self._segmenter is None:
+            raise RuntimeError("expected a segmenter or label images, got neither")
+        return self._segmenter(frame, self.parameters.read(SegmentationConfig))
+
+    def _publish(self, forecast: Forecast, config: ForecastConfig) -> None:
+        trajectories, objects = published_trajectories(forecast, config), forecast.objects
+        if self._target is not None:
+            target_from_camera = self._target.target_from(trajectories.frame_id, trajectories.stamp_ns)
+            objects = objects_in_frame(
+                forecast, target_from_camera, self._target.frame_id, self.parameters.read(ObjectMotionConfig)
+            )
+            trajectories = in_frame(trajectories, target_from_camera, self._target.frame_id)
+        self._outputs["trajectories"].publish(forecast_from_numpy(trajectories))
+        latency_s = (self.get_clock().now().nanoseconds - trajectories.stamp_ns) * 1e-9
+        self._outputs["objects"].publish(
+            objects_to_msg(
+                objects,
+                header=header_to_msg(trajectories.stamp_ns, trajectories.frame_id),
+                step_s=trajectories.step_s,
+                num_steps=trajectories.num_steps,
+                model_name=config.checkpoint,
+                latency_s=latency_s,
+            )
+        )
+        if self._outputs["cloud"].get_subscription_count():
+            self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
+
+    def _receive_prompt(self, message: String) -> None:
+        """A new sentence; it becomes the parameter, so that there is one place to look."""
+        self.set_parameters([Parameter("forecast.prompt", value=message.data)])
+        self.get_logger().info(f"prompt: {message.data!r}")
+
+    def _name_ignored_words(self, prompt: str, forecast: Forecast) -> None:
+        """Say once per prompt which of its words the model does not know."""
+        if forecast.ignored_words and prompt != self._ignored_words_of:
+            self._ignored_words_of = prompt
+            words = ", ".join(forecast.ignored_words)
+            self.get_logger().warning(
+                f"prompt {prompt!r}: the model does not know {words}; `momap info` lists its words"
+            )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; args as in sys.argv. Returns the exit code."""
+    return run_nodes(lambda: [ForecastNode()], args)

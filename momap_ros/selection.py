@@ -1,0 +1,72 @@
+"""Which part of a forecast leaves the process, and in which frame."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from momap_ros.config import ForecastConfig, ObjectMotionConfig
+from momap_ros.forecaster import Forecast, all_pixels
+from momap_ros.geometry import Float32, Float64
+from momap_ros.momap import PointTrajectories
+from momap_ros.object_motion import ObjectMotion, estimate_object_motions
+from momap_ros.shapes import check_shapes
+
+
+def published_trajectories(forecast: Forecast, config: ForecastConfig) -> PointTrajectories:
+    """What `config` says of a forecast's trajectories: the most representative hypotheses, of some or of all pixels."""
+    hypotheses = representative_order(forecast.trajectories)[: config.published_hypotheses]
+    if config.dense:
+        return forecast.output.trajectories(all_pixels(forecast.output.frame), hypotheses.tolist())
+    trajectories = forecast.trajectories
+    return dataclasses.replace(
+        trajectories,
+        positions=trajectories.positions[hypotheses],
+        confidence=None if trajectories.confidence is None else trajectories.confidence[hypotheses],
+    )
+
+
+def representative_order(trajectories: PointTrajectories) -> npt.NDArray[np.intp]:
+    """(N,) hypotheses in rising mean distance of their end points from those of all others; the first is the medoid.
+
+    Points whose end is unknown in any hypothesis are left out; hypotheses at the same distance keep their order.
+    """
+    ends = trajectories.positions[:, :, -1].astype(np.float64)
+    ends = ends[:, np.isfinite(ends).all(axis=(0, 2))]
+    distances = np.array([np.linalg.norm(ends - end, axis=-1).sum() for end in ends])
+    return np.argsort(distances, kind="stable")
+
+
+def in_frame(trajectories: PointTrajectories, target_from_source: Float64, frame_id: str) -> PointTrajectories:
+    """The same trajectories in another frame.
+
+    Args:
+        trajectories: positions in the source frame.
+        target_from_source: (4, 4) rigid transform at the time of step 0; the source frame does not move afterwards.
+        frame_id: TF name of the target frame.
+    """
+    check_shapes(target_from_source=(target_from_source, "4 4"))
+    rotation = target_from_source[:3, :3].astype(np.float32)
+    positions = trajectories.positions @ rotation.T + target_from_source[:3, 3].astype(np.float32)
+    return dataclasses.replace(trajectories, positions=positions, frame_id=frame_id)
+
+
+def objects_in_frame(
+    forecast: Forecast, target_from_source: Float64, frame_id: str, config: ObjectMotionConfig
+) -> list[ObjectMotion]:
+    """The object motions estimated anew in another frame: sizes and direction flags depend on the axes."""
+    return estimate_object_motions(
+        in_frame(forecast.trajectories, target_from_source, frame_id),
+        config,
+        labels={motion.instance_id: motion.label for motion in forecast.objects},
+        moving_probability={motion.instance_id: motion.moving_probability for motion in forecast.objects},
+    )
+
+
+def mean_velocity_m_s(trajectories: PointTrajectories) -> Float32:
+    """(P, 3) metres per second from the first to the last step of the first hypothesis; NaN where either is unknown."""
+    horizon_s = (trajectories.num_steps - 1) * trajectories.step_s
+    ends = trajectories.positions[0, :, -1] - trajectories.positions[0, :, 0]
+    return np.asarray(ends / max(horizon_s, trajectories.step_s), np.float32)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from momap_ros.config import ForecastConfig, ObjectMotionConfig
+from momap_ros.forecaster import Forecast
+from momap_ros.momap import PointTrajectories
+from momap_ros.object_motion import estimate_object_motions
+from momap_ros.selection import (
+    in_frame,
+    mean_velocity_m_s,
+    objects_in_frame,
+    published_trajectories,
+    representative_order,
+)
+
+# Quarter turn about z, x becomes y and y becomes -x, and a shift.
+TARGET_FROM_SOURCE = np.array([[0.0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1]])
+# Sums of distances from the other ends, as pencil and paper give them: 5.7, 19.3, 5.3, 5.4, 5.5.
+ENDS_M = [0.0, 5.0, 0.2, 0.1, 0.4]
+
+
+def futures(ends_m: list[float], *, points: int = 10, steps: int = 6) -> PointTrajectories:
+    """One hypothesis per end: all points go along x from 0 to there, at y = their index."""
+    share = np.linspace(0.0, 1.0, steps)
+    positions = np.zeros((len(ends_m), points, steps, 3), np.float32)
+    positions[..., 0] = np.array(ends_m)[:, None, None] * share
+    positions[..., 1] = np.arange(points)[:, None]
+    return PointTrajectories(
+        positions,
+        np.ones(points, np.int32),
+        np.stack([np.arange(points), 2 * np.arange(points)], axis=-1).astype(np.int32),
+        64,
+        48,
+        0.2,
+        np.tile(np.array(ends_m, np.float32)[:, None], (1, points)),
+        "optical",
+        9,
+    )
+
+
+def forecast_of(trajectories: PointTrajectories) -> Forecast:
+    objects = estimate_object_motions(
+        trajectories, ObjectMotionConfig(), labels={1: "box"}, moving_probability={1: 0.9}
+    )
+    # The model's own drawing is for dense output only.
+    return Forecast(trajectories, objects, cast("Any", None), {}, (), ())
+
+
+def test_medoid_comes_first_and_the_outlier_last() -> None:
+    assert representative_order(futures(ENDS_M)).tolist() == [2, 3, 4, 0, 1]
+
+
+def test_points_with_an_unknown_end_do_not_decide_the_order() -> None:
+    forecast = futures(ENDS_M)
+    forecast.positions[3, 4, -1] = np.nan
+    forecast.positions[0, 4, -1] = 100.0
+    assert representative_order(forecast).tolist() == [2, 3, 4, 0, 1]
+
+
+def test_one_hypothesis_and_no_points_are_legitimate() -> None:
+    assert representative_order(futures([1.0])).tolist() == [0]
+    published = published_trajectories(forecast_of(futures([1.0, 2.0], points=0)), ForecastConfig())
+    assert published.positions.shape == (1, 0, 6, 3)
+
+
+def test_published_hypotheses_are_the_most_representative() -> None:
+    config = ForecastConfig(published_hypotheses=2)
+    published = published_trajectories(forecast_of(futures(ENDS_M)), config)
+    np.testing.assert_allclose(published.positions[:, 3, -1], [[0.2, 3.0, 0.0], [0.1, 3.0, 0.0]], rtol=1e-6)
+    assert published.confidence is not None
+    np.testing.assert_allclose(published.confidence[:, 0], [0.2, 0.1], rtol=1e-6)
+    assert (published.stamp_ns, published.frame_id, published.step_s) == (9, "optical", 0.2)
+
+
+def test_another_frame_turns_and_shifts_positions_and_keeps_nan() -> None:
+    forecast = futures([1.0])
+    forecast.positions[0, 1, 2] = np.nan
+    turned = in_frame(forecast, TARGET_FROM_SOURCE, "base_link")
+    assert turned.frame_id == "base_link"
+    np.testing.assert_allclose(turned.positions[0, 3, -1], [10 - 3, 20 + 1, 30], rtol=1e-6)
+    assert np.isnan(turned.positions[0, 1, 2]).all()
+    assert np.isnan(turned.positions).sum() == 3
+    assert turned.positions.dtype == np.float32
+
+
+def test_objects_in_another_frame_have_its_directions_and_sizes() -> None:
+    forecast = forecast_of(futures([1.0]))
+    (before,) = forecast.objects
+    (after,) = objects_in_frame(forecast, TARGET_FROM_SOURCE, "base_link", ObjectMotionConfig())
+    assert before.direction_flags.tolist() == [1, 0, 0]
+    assert after.direction_flags.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(before.size_m, [0, 9, 0], atol=1e-6)
+    np.testing.assert_allclose(after.size_m, [9, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(after.centroid_m, [10 - 4.5, 20, 30], atol=1e-5)
+    assert (after.label, after.moving_probability) == ("box", 0.9)
+
+
+def test_mean_velocity_is_the_displacement_over_the_horizon() -> None:
+    forecast = futures([3.0])
+    forecast.positions[0, 2, -1] = np.nan
+    velocity = mean_velocity_m_s(forecast)
+    np.testing.assert_allclose(velocity[0], [3.0, 0.0, 0.0], rtol=1e-6)  # 5 steps of 0.2 s are one second
+    assert np.isnan(velocity[2]).all()
