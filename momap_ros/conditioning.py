@@ -135,8 +135,8 @@ def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.N
     if size % GRID:
         raise ValueError(f"ids: expected a square whose side is a multiple of {GRID}, got {size}")
     cell = size // GRID
-    _, compact = np.unique(ids, return_inverse=True)
-    compact = compact.reshape(ids.shape)
+    values = np.unique(ids)
+    compact = np.searchsorted(values, ids)
     area = np.bincount(compact.ravel())
 
     def by_cell(image: npt.NDArray[Cell]) -> npt.NDArray[Cell]:
@@ -144,8 +144,8 @@ def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.N
         return tiles.reshape(GRID * GRID, cell * cell)
 
     labels = by_cell(compact)
-    share = np.zeros((GRID * GRID, len(area)), np.int32)
-    np.add.at(share, (np.arange(GRID * GRID)[:, None], labels), 1)
+    of_cell = np.arange(GRID * GRID)[:, None] * len(area)
+    share = np.bincount((of_cell + labels).ravel(), minlength=GRID * GRID * len(area)).reshape(GRID * GRID, -1)
     rank = np.where(share >= MIN_CELL_SHARE * cell * cell, area[None], np.iinfo(np.int64).max)
     winner = rank.argmin(axis=1)
     winner = np.where(rank.min(axis=1) == np.iinfo(np.int64).max, share.argmax(axis=1), winner)
@@ -178,7 +178,10 @@ def scene_grid(frame: RGBDFrame, instances: InstanceMap) -> SceneGrid:
     slots = np.zeros((GRID, GRID), np.int32)
     for slot, instance_id in enumerate(slot_ids, start=1):
         slots[cell_ids == instance_id] = slot
-    rgb = square.rgb.reshape(RGB_GRID, IMAGE_SIZE // RGB_GRID, RGB_GRID, IMAGE_SIZE // RGB_GRID, 3).mean(axis=(1, 3))
+    block = IMAGE_SIZE // RGB_GRID
+    # Rows first and in integers: several times faster than a mean over both axes, and exact.
+    of_rows = square.rgb.reshape(RGB_GRID, block, IMAGE_SIZE, 3).sum(axis=1, dtype=np.uint16)
+    rgb = of_rows.reshape(RGB_GRID, RGB_GRID, block, 3).sum(axis=2) / block**2
     return SceneGrid(
         np.round(rgb).astype(np.uint8),
         points,

@@ -57,19 +57,24 @@ def foreground_pixels(frame: RGBDFrame, instances: InstanceMap, max_points: int)
 
     Instances share the points by area, but none gets fewer than an even share or MIN_POINTS_PER_OBJECT, if it has them.
     """
-    usable = np.where(frame.valid, instances.ids, 0)
-    ids, areas = np.unique(usable[usable > 0], return_counts=True)
+    labelled = np.flatnonzero(frame.valid & (instances.ids > 0))
+    of_pixel = instances.ids.ravel()[labelled]
+    ids, areas = np.unique(of_pixel, return_counts=True)
     if not len(ids):
         return np.zeros((0, 2), np.int32)
     floor = min(MIN_POINTS_PER_OBJECT, max_points // len(ids))
     spare = max_points - floor * len(ids)
     quota = np.minimum(areas, floor + (spare * areas / areas.sum()).astype(int))
-    chosen = []
-    for instance_id, area, count in zip(ids, areas, quota, strict=True):
-        rows, columns = np.nonzero(usable == instance_id)
-        pick = ((np.arange(count) + 0.5) * area / max(count, 1)).astype(int)
-        chosen.append(np.stack([columns[pick], rows[pick]], axis=-1))
-    return np.concatenate(chosen).astype(np.int32)
+    # Pixels by instance, in reading order within each; small numbers sort several times faster than the ids themselves.
+    numbers = np.searchsorted(ids, of_pixel).astype(np.min_scalar_type(len(ids)))
+    by_instance = labelled[np.argsort(numbers, kind="stable")]
+    starts = np.cumsum(areas) - areas
+    chosen = [
+        by_instance[start + ((np.arange(count) + 0.5) * area / max(count, 1)).astype(int)]
+        for start, area, count in zip(starts, areas, quota, strict=True)
+    ]
+    rows, columns = np.divmod(np.concatenate(chosen), frame.camera.width)
+    return np.stack([columns, rows], axis=-1).astype(np.int32)
 
 
 def all_pixels(frame: RGBDFrame) -> Int32:

@@ -161,16 +161,15 @@ class MoMapOutput:
             of_slot = np.flatnonzero((slots == slot) & known)
             probability = self.moving_probability[hypotheses, slot].numpy()
             confidence[:, of_slot] = np.maximum(probability, 1 - probability)[:, None]
-            for row, hypothesis in enumerate(hypotheses):
-                if len(of_slot) and probability[row] > MOVING_GATE:
-                    latents = self._latents(hypothesis, slot, points[of_slot], pixels[of_slot])
-                    positions[row, of_slot] += self.codec.decode(latents).numpy() * scale_m
+            rows = np.flatnonzero(probability > MOVING_GATE)
+            if len(of_slot) and len(rows):
+                drawn = [hypotheses[row] for row in rows]
+                latents = self._latents(drawn, slot, points[of_slot], pixels[of_slot])
+                positions[np.ix_(rows, of_slot)] += self.codec.decode(latents).numpy() * scale_m
         return positions.astype(np.float32, copy=False), confidence
 
-    def _latents(self, hypothesis: int, slot: int, points: np.ndarray, pixels: Int32) -> torch.Tensor:
-        """(P, C) latents of points of one instance."""
-        offset = torch.from_numpy(points / self.grid.scale_m).float() - self.centres[slot]
-        latents = self.maps[hypothesis, slot, 0] + offset @ self.maps[hypothesis, slot, 1:]
+    def _latents(self, hypotheses: list[int], slot: int, points: np.ndarray, pixels: Int32) -> torch.Tensor:
+        """(N, P, C) latents of points of one instance."""
         if self.articulated[slot]:
             cells = np.flatnonzero(self.grid.slots.ravel() == slot)
             row, column = np.divmod(cells, self.grid.slots.shape[1])
@@ -179,5 +178,7 @@ class MoMapOutput:
                 [self.grid.slots.shape[1] / camera.width, self.grid.slots.shape[0] / camera.height]
             )
             distance = (at[:, :1] - column - 0.5) ** 2 + (at[:, 1:] - row - 0.5) ** 2
-            latents = self.latents[hypothesis][:, cells[distance.argmin(axis=1)]].T
-        return latents
+            nearest = cells[distance.argmin(axis=1)]
+            return self.latents[hypotheses][:, :, nearest].transpose(1, 2)
+        offset = torch.from_numpy(points / self.grid.scale_m).float() - self.centres[slot]
+        return self.maps[hypotheses, slot, None, 0] + offset @ self.maps[hypotheses, slot, 1:]
