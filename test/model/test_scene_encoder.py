@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from momap_ros.conditioning import (
+    CONDITION_CHANNELS,
+    GRID,
+    HASH_BUCKETS,
+    MAX_INSTANCES,
+    MAX_WORDS,
+    RGB_GRID,
+    Conditioning,
+    assemble,
+)
+from momap_ros.model.pipeline import MoMapPipeline
+from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+
+NUM_SLOTS = 5
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_checkpoint: Path) -> SceneEncoder:
+    loaded: SceneEncoder = MoMapPipeline.from_pretrained(tiny_checkpoint).scene_encoder
+    return loaded
+
+
+def scene_inputs(batch: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.zeros((batch, MAX_WORDS), dtype=torch.int64)
+    words[:, :3] = torch.randint(1, HASH_BUCKETS, (batch, 3), generator=generator)
+    colors = torch.rand((batch, MAX_INSTANCES, 3), generator=generator) * 2 - 1
+    hint_flags = torch.randint(-1, 2, (batch, MAX_INSTANCES, 3), generator=generator)
+    return {
+        "rgb": torch.rand((batch, RGB_GRID, RGB_GRID, 3), generator=generator) * 2 - 1,
+        "points_in_camera": torch.rand((batch, GRID, GRID, 3), generator=generator) + 0.2,
+        "scale_m": torch.rand(batch, generator=generator) + 0.4,
+        "slots": torch.randint(0, NUM_SLOTS, (batch, GRID, GRID), generator=generator),
+        "colors": colors,
+        "hint_flags": hint_flags,
+        "hint_given": torch.arange(MAX_INSTANCES)[None].repeat(batch, 1) % 2 == 1,
+        "words": words,
+    }
+
+
+def assert_same(first: SceneEncoding, second: SceneEncoding) -> None:
+    """Compare what does not depend on the order of the tokens."""
+    for name in ("maps", "summary", "log_duration"):
+        torch.testing.assert_close(getattr(first, name), getattr(second, name), rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_shapes_are_those_documented(encoder: SceneEncoder) -> None:
+    encoding = encoder(assemble(**scene_inputs()))
+    width, length = encoder.config["width"], 1 + MAX_WORDS + MAX_INSTANCES
+    assert encoding.maps.shape == (2, CONDITION_CHANNELS + encoder.config["written_channels"], GRID, GRID)
+    assert encoding.context.shape == (2, length, width)
+    assert encoding.context_bias.shape == (2, length)
+    assert encoding.summary.shape == (2, width)
+    assert encoding.moving_logits.shape == (2, MAX_INSTANCES)
+    assert encoding.log_duration.shape == (2,)
+
+
+@torch.inference_mode()
+def test_the_conditioning_maps_pass_through(encoder: SceneEncoder) -> None:
+    conditioning = assemble(**scene_inputs())
+    assert torch.equal(encoder(conditioning).maps[:, :CONDITION_CHANNELS], conditioning.maps)
+
+
+@torch.inference_mode()
+def test_what_is_written_back_is_constant_on_an_instance(encoder: SceneEncoder) -> None:
+    inputs = scene_inputs()
+    written = encoder(assemble(**inputs)).maps[:, CONDITION_CHANNELS:]
+    for scene in range(2):
+        values = [written[scene][:, inputs["slots"][scene] == slot] for slot in range(NUM_SLOTS)]
+        assert all((value == value[:, :1]).all() for value in values)
+        assert not torch.allclose(values[1][:, 0], values[2][:, 0])
+
+
+@torch.inference_mode()
+def test_the_number_of_a_slot_says_nothing(encoder: SceneEncoder) -> None:
+    inputs = scene_inputs()
+    order = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(MAX_INSTANCES - 1)])  # new -> old
+    renamed = dict(inputs)
+    renamed["slots"] = torch.argsort(order)[inputs["slots"]]
+    for name in ("colors", "hint_flags", "hint_given"):
+        renamed[name] = inputs[name][:, order]
+    first, second = encoder(assemble(**inputs)), encoder(assemble(**renamed))
+    assert_same(first, second)
+    known = torch.unique(inputs["slots"])
+    new = torch.argsort(order)[known]
+    torch.testing.assert_close(first.moving_logits[:, known], second.moving_logits[:, new], rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_padding_does_not_matter(tiny_checkpoint: Path, encoder: SceneEncoder) -> None:
+    conditioning = assemble(**scene_inputs())
+    other = MoMapPipeline.from_pretrained(tiny_checkpoint).scene_encoder
+    other.words.weight[0] += 3  # the embedding of "no word"
+    other.positions[3:] += 3  # positions without a word
+    tokens = torch.where(conditioning.token_valid[..., None], conditioning.tokens, torch.full((), 7.0))
+    first, second = encoder(conditioning), other(dataclasses.replace(conditioning, tokens=tokens))
+    assert_same(first, second)
+    real = first.context_bias == 0
+    torch.testing.assert_close(first.context[real], second.context[real], rtol=1e-4, atol=1e-5)
+    assert torch.equal(real, second.context_bias == 0)
+    assert int(real.sum()) == 2 * (1 + 3 + NUM_SLOTS)  # the empty prompt, three words, the slots in the image
+
+
+@torch.inference_mode()
+def test_words_and_their_order_matter(encoder: SceneEncoder) -> None:
+    inputs = scene_inputs()
+    summary = encoder(assemble(**inputs)).summary
+    reordered = dict(inputs, words=inputs["words"][:, [1, 0, *range(2, MAX_WORDS)]])
+    assert not torch.allclose(encoder(assemble(**reordered)).summary, summary, atol=1e-3)
+    silent = dict(inputs, words=torch.zeros_like(inputs["words"]))
+    assert not torch.allclose(encoder(assemble(**silent)).summary, summary, atol=1e-3)
+
+
+def split(conditioning: Conditioning, scene: int) -> Conditioning:
+    fields = {field.name: getattr(conditioning, field.name) for field in dataclasses.fields(conditioning)}
+    return Conditioning(**{name: value[scene : scene + 1] for name, value in fields.items()})
+
+
+@torch.inference_mode()
+def test_a_batch_equals_its_scenes_one_by_one(encoder: SceneEncoder) -> None:
+    conditioning = assemble(**scene_inputs(3))
+    together = encoder(conditioning)
+    for scene in range(3):
+        alone = encoder(split(conditioning, scene))
+        for field in dataclasses.fields(alone):
+            value = getattr(together, field.name)[scene : scene + 1]
+            torch.testing.assert_close(value, getattr(alone, field.name), rtol=1e-4, atol=1e-5)
+
+
+def test_training_and_inference_compute_the_same(encoder: SceneEncoder) -> None:
+    """The transformer layer takes another path where no gradient is asked for."""
+    conditioning = assemble(**scene_inputs())
+    with torch.no_grad():
+        evaluated = encoder(conditioning)
+    trained = encoder.train()(conditioning)
+    encoder.eval()
+    assert trained.summary.requires_grad
+    assert_same(evaluated, trained)
+
+
+@torch.inference_mode()
+def test_hypotheses_of_a_scene_lie_next_to_each_other(encoder: SceneEncoder) -> None:
+    encoding = encoder(assemble(**scene_inputs()))
+    repeated = encoding.repeat(3)
+    np.testing.assert_array_equal(repeated.summary[[0, 1, 2]], encoding.summary[:1].expand(3, -1))
+    np.testing.assert_array_equal(repeated.maps[3:], encoding.maps[1:].expand(3, -1, -1, -1))
+    assert len(repeated.log_duration) == 6
