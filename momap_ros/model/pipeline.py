@@ -127,7 +127,7 @@ class MoMapPipeline(DiffusionPipeline):
         grid = scene_grid(frame, instances)
         # 2. Words, hints and colours -> conditioning maps (1, 29, 32, 32) and instance tokens (1, 20, 27).
         words, ignored = self.vocabulary.encode(prompt)
-        conditioning = self._condition(grid, words, hints or {}, color_seed)
+        conditioning = self.condition(grid, words, hints or {}, color_seed)
         # 3. Read the scene once; every hypothesis shares it.
         scene = self.scene_encoder(conditioning)
         # 4. Noise (N, C, 32, 32), drawn on the CPU so that a seed means the same on every device.
@@ -137,7 +137,7 @@ class MoMapPipeline(DiffusionPipeline):
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents: expected {shape}, got {tuple(latents.shape)}")
         # 5. Denoise. The network predicts the clean latents at every step.
-        clean, moving_logits = self._denoise(
+        clean, moving_logits = self.denoise(
             latents.to(self._device), scene.repeat(num_hypotheses), num_inference_steps
         )
         # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
@@ -161,9 +161,10 @@ class MoMapPipeline(DiffusionPipeline):
     def _device(self) -> torch.device:
         return torch.device(self.denoiser.device)
 
-    def _condition(
+    def condition(
         self, grid: SceneGrid, words: np.ndarray, hints: Mapping[int, Sequence[int]], color_seed: int
     ) -> Conditioning:
+        """Model inputs of one scene, on the network's device; `words` are the vocabulary's (MAX_WORDS,) numbers."""
         flags, given = hint_arrays(hints, grid.slot_ids)
 
         def on_device(array: np.ndarray) -> torch.Tensor:
@@ -180,7 +181,7 @@ class MoMapPipeline(DiffusionPipeline):
             words=on_device(words.reshape(MAX_WORDS)),
         )
 
-    def _denoise(
+    def denoise(
         self, latents: torch.Tensor, scene: SceneEncoding, num_inference_steps: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Clean latents (N, C, 32, 32) and moving-cell logits (N, 32, 32) of the last step."""
