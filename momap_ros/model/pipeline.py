@@ -79,7 +79,8 @@ class MoMapPipeline(DiffusionPipeline):
         try:
             pipeline: MoMapPipeline = super().from_pretrained(folder, **fixed, **options)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {folder}: could not be loaded: {error}") from error
+            reason = " ".join(str(error).split())[:300]  # torch lists every tensor
+            raise CheckpointError(f"checkpoint {folder}: could not be loaded: {reason}") from error
         check_weights(folder, {name: getattr(pipeline, name) for name in ("scene_encoder", "denoiser", "codec")})
         if info["num_steps"] != pipeline.codec.num_steps:
             raise CheckpointError(
@@ -137,9 +138,7 @@ class MoMapPipeline(DiffusionPipeline):
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents: expected {shape}, got {tuple(latents.shape)}")
         # 5. Denoise. The network predicts the clean latents at every step.
-        clean, moving_logits = self.denoise(
-            latents.to(self._device), scene.repeat(num_hypotheses), num_inference_steps
-        )
+        clean, moving_logits = self.denoise(latents.to(self._device), scene.repeat(num_hypotheses), num_inference_steps)
         # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
         drawn = clean.flatten(2).float().cpu()  # (N, C, 1024)
         probability = moving_logits.flatten(1).float().sigmoid().cpu()  # (N, 1024)
