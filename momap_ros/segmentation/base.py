@@ -9,7 +9,7 @@ from momap_ros.rgbd import RGBDFrame
 
 
 class SegmentationError(ValueError):
-    """A frame in which instances cannot be looked for; the message names why."""
+    """Instances cannot be looked for: a frame without depth or table, or a segmenter without its weights."""
 
 
 class Segmenter(Protocol):

@@ -44,6 +44,8 @@ def concave_cuts(depth_m: Float32, focal_px: float, slope: float) -> Bool:
     inverse = np.where(known, 1.0 / depth_m, np.float32(0.0))
     blurred = cv2.blur(inverse, (3, 3)) / np.maximum(cv2.blur(known.astype(np.float32), (3, 3)), np.float32(1e-6))
     blurred[~known] = np.nan
+    # At the image border the mean is one-sided, which would bend a plane.
+    blurred[[0, -1]], blurred[:, [0, -1]] = np.nan, np.nan
     arm = max(2, round(ARM_SHARE * depth_m.shape[1]))
     diagonal = max(1, round(arm * 0.7))
     behind = np.full_like(depth_m, -np.inf)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tabletop_scenes import Box, Scene, Surroundings, build_scene
+
+from momap_ros.geometry import Float32
+from momap_ros.segmentation.base import SegmentationError
+from momap_ros.segmentation.table import Table, find_table
+
+
+def table_of(scene: Scene, depth_m: Float32 | None = None, seed: int = 0) -> Table:
+    depth_m = scene.frame.depth_m if depth_m is None else depth_m
+    return find_table(depth_m, scene.frame.camera, tolerance_m=0.008, seed=seed)
+
+
+@pytest.mark.parametrize("pitch_rad", [0.5, 0.8, 1.2, np.pi / 2])
+def test_plane_is_recovered_exactly(pitch_rad: float) -> None:
+    scene = build_scene((Box((0.0, 0.0, 0.0), (0.1, 0.1, 0.1)),), Surroundings(pitch_rad=pitch_rad))
+
+    table = table_of(scene)
+
+    # The world's up in camera coordinates is (0, -cos(pitch), -sin(pitch)).
+    np.testing.assert_allclose(table.normal, [0.0, -np.cos(pitch_rad), -np.sin(pitch_rad)], atol=5e-4)
+    # The lowest pixels of the box lie within the tolerance and pull a little.
+    assert table.offset_m == pytest.approx(0.9 * np.sin(pitch_rad), abs=2e-4)
+    np.testing.assert_allclose(table.height_m[scene.ids == 0], 0.0, atol=5e-4)
+    assert np.nanmax(table.height_m) == pytest.approx(0.1, abs=5e-4)
+
+
+def test_noise_is_measured() -> None:
+    noise_m = 0.002
+    scene = build_scene((), Surroundings(noise_m=noise_m))
+
+    # Noise is along the optical axis; across the table it shrinks by the cosine of the angle between them.
+    assert table_of(scene).noise_m == pytest.approx(noise_m * np.sin(0.8), rel=0.15)
+
+
+def test_a_bent_depth_image_gives_a_flat_table() -> None:
+    scene = build_scene((), Surroundings())
+    u = np.linspace(-1.0, 1.0, 320)
+    bend_m = (0.006 * u**2).astype(np.float32)
+
+    height_m = table_of(scene, scene.frame.depth_m + bend_m).height_m
+
+    # 6 mm are bent in, quadratic along the ray; across the table that is nearly so.
+    assert np.abs(height_m).max() < 0.0015
+
+
+def test_over_the_table_ends_where_the_table_ends() -> None:
+    post_on_it, post_beside_it = Box((0.1, 0.0, 0.0), (0.05, 0.05, 0.1)), Box((0.4, 0.0, -0.7), (0.05, 0.05, 0.75))
+    scene = build_scene((post_on_it, post_beside_it), Surroundings(table_x=(-0.3, 0.3), table_y=(-0.3, 0.3)))
+
+    table = table_of(scene)
+
+    raised = table.height_m > 0.01
+    assert table.over[raised & (scene.ids == 1)].mean() > 0.99
+    assert table.over[raised & (scene.ids == 2)].mean() < 0.01
+
+
+def test_the_table_goes_on_where_the_image_ends() -> None:
+    scene = build_scene((Box((0.0, -0.33, 0.0), (0.1, 0.1, 0.1)),), Surroundings())
+
+    table = table_of(scene)
+
+    assert (scene.ids == 1)[-1].any(), "the box must be cut by the lower border of the image"
+    raised = table.height_m > 0.01
+    assert table.over[raised & (scene.ids == 1)].all()
+
+
+def test_table_wins_over_a_larger_floor() -> None:
+    around = Surroundings(table_x=(-0.3, 0.3), table_y=(-0.25, 0.25), floor_z=-0.4)
+    scene = build_scene((), around)
+
+    table = table_of(scene)
+
+    assert (np.abs(table.height_m) < 0.005).mean() < 0.4, "the floor must fill more of the image than the table"
+    assert table.offset_m == pytest.approx(scene.offset_m, abs=1e-4)
+
+
+def test_table_wins_over_a_wall() -> None:
+    scene = build_scene((), Surroundings(table_y=(-1.0, 0.1), wall_y=0.1, pitch_rad=0.5))
+
+    table = table_of(scene)
+
+    assert table.normal[1] < 0
+    assert table.offset_m == pytest.approx(scene.offset_m, abs=2e-3)
+
+
+def test_same_seed_same_table() -> None:
+    scene = build_scene((), Surroundings(noise_m=0.002))
+
+    first, second, other = table_of(scene), table_of(scene), table_of(scene, seed=1)
+
+    np.testing.assert_array_equal(first.height_m, second.height_m)
+    np.testing.assert_array_equal(first.over, second.over)
+    np.testing.assert_allclose(other.normal, first.normal, atol=5e-3)
+
+
+def test_no_depth_is_named() -> None:
+    scene = build_scene((), Surroundings())
+
+    with pytest.raises(SegmentationError, match=r"no table: .*got no depth at all; check the depth topic"):
+        table_of(scene, np.full_like(scene.frame.depth_m, np.nan))
+
+
+def test_little_depth_is_named() -> None:
+    scene = build_scene((), Surroundings())
+    depth_m = np.full_like(scene.frame.depth_m, np.nan)
+    depth_m[:3] = 1.0
+
+    with pytest.raises(SegmentationError, match=r"got depth in 1\.2% of the pixels"):
+        table_of(scene, depth_m)
+
+
+def test_no_plane_is_named() -> None:
+    scene = build_scene((), Surroundings())
+    depth_m = np.random.default_rng(0).uniform(0.3, 3.0, scene.frame.depth_m.shape).astype(np.float32)
+
+    with pytest.raises(
+        SegmentationError, match=r"no table: the best plane that faces the camera holds \d% of the central"
+    ):
+        table_of(scene, depth_m)
