@@ -165,7 +165,12 @@ class Run:
         """Load data and codec, build the model, and resume where the folder has a state."""
         self.out, self.options, self.rank, self.world = out, options, rank, world
         self.split = PreparedSplit.open(data / "train")
-        self.codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True)
+        if len(self.split) < options.batch_size:
+            raise ValueError(
+                f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
+                "generate more, see momap_ros.simulation.generate"
+            )
+        self.codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         torch.manual_seed(options.seed)
         self.model = SmallModel(vocabulary, self.codec.latent_channels, options.channels)

@@ -35,7 +35,9 @@ def split(prepared_folder: Path) -> PreparedSplit:
 
 @pytest.fixture(scope="module")
 def codec(prepared_folder: Path) -> TemporalBasisCodec:
-    loaded: TemporalBasisCodec = TemporalBasisCodec.from_pretrained(prepared_folder / "codec", local_files_only=True)
+    loaded: TemporalBasisCodec = TemporalBasisCodec.from_pretrained(
+        prepared_folder / "codec", local_files_only=True, low_cpu_mem_usage=False
+    )
     return loaded
 
 

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from momap_ros.conditioning import GRID, HASH_BUCKETS, MAX_INSTANCES
+from momap_ros.data.prepared import CELL_ROLES, PreparedSplit, sample_cells
+from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.training.batches import HINT_THRESHOLD_M, LOSS_SHARE, TRAINING, Batch, Drops, loss_weights, make_batch
+
+if TYPE_CHECKING:
+    from momap_ros.data.sample import Sample
+
+ALL = np.arange(12)
+CLEAN = Drops(text=1.0, hints="none", faults=False)
+
+
+@pytest.fixture(scope="module")
+def split(prepared_folder: Path) -> PreparedSplit:
+    return PreparedSplit.open(prepared_folder / "train")
+
+
+@pytest.fixture(scope="module")
+def codec(prepared_folder: Path) -> TemporalBasisCodec:
+    loaded: TemporalBasisCodec = TemporalBasisCodec.from_pretrained(
+        prepared_folder / "codec", local_files_only=True, low_cpu_mem_usage=False
+    )
+    return loaded
+
+
+def drawn(split: PreparedSplit, codec: TemporalBasisCodec, drops: Drops, seed: int = 0) -> Batch:
+    return make_batch(split, ALL, codec, drops=drops, rng=np.random.default_rng(seed))
+
+
+def assert_equal_batches(first: Batch, second: Batch) -> None:
+    for field in dataclasses.fields(first):
+        if field.name != "conditioning":
+            assert torch.equal(getattr(first, field.name), getattr(second, field.name)), field.name
+    for field in dataclasses.fields(first.conditioning):
+        one, other = getattr(first.conditioning, field.name), getattr(second.conditioning, field.name)
+        assert torch.equal(one, other), field.name
+
+
+def test_equal_seeds_give_equal_batches(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
+    assert_equal_batches(drawn(split, codec, TRAINING, 7), drawn(split, codec, TRAINING, 7))
+    other = drawn(split, codec, TRAINING, 8).conditioning.maps
+    assert not torch.equal(drawn(split, codec, TRAINING, 7).conditioning.maps, other)
+
+
+def test_targets_are_the_true_motion_whatever_is_drawn(
+    split: PreparedSplit, codec: TemporalBasisCodec, simulated: list[Sample]
+) -> None:
+    faulty, clean = drawn(split, codec, TRAINING), drawn(split, codec, CLEAN)
+    assert torch.equal(faulty.latents, clean.latents)
+    for index, sample in enumerate(simulated):
+        rows, columns = sample_cells(sample)
+        truth = np.moveaxis(sample.momap().displacement_m[:, rows, columns], 0, 2)  # (32, 32, T, 3)
+        wanted = codec.encode(torch.from_numpy(truth) / float(split.scale_m[index])).permute(2, 0, 1)
+        np.testing.assert_allclose(clean.latents[index], wanted, atol=0.05)  # half-precision points; unit std
+        np.testing.assert_array_equal(clean.moving[index] > 0, split.moving[index])
+    np.testing.assert_allclose(clean.log_duration.exp(), [sample.duration_s for sample in simulated], rtol=1e-5)
+
+
+def test_without_faults_the_conditioning_is_the_scene(
+    split: PreparedSplit, codec: TemporalBasisCodec, simulated: list[Sample]
+) -> None:
+    conditioning = drawn(split, codec, CLEAN).conditioning
+    np.testing.assert_array_equal(conditioning.words, split.words)
+    for index, sample in enumerate(simulated):
+        rows, columns = sample_cells(sample)
+        ids = sample.instance_map(merge_robot=True).ids[rows, columns]
+        pairs = np.unique(np.stack([ids.ravel(), conditioning.slots[index].ravel()]), axis=1)
+        assert pairs.shape[1] == len(np.unique(ids)) == len(np.unique(conditioning.slots[index]))
+        assert ((ids == 0) == (conditioning.slots[index].numpy() == 0)).all()
+    rgb = split.rgb.astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
+    np.testing.assert_allclose(conditioning.maps[:, 1], rgb[:, 0, 0::2, 1::2], atol=1e-6)
+
+
+def test_a_slot_moves_when_most_of_its_cells_move(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
+    batch = drawn(split, codec, TRAINING, 3)
+    for index in ALL:
+        slots = batch.conditioning.slots[index].numpy()
+        for slot in range(MAX_INSTANCES):
+            cells = split.moving[index][slots == slot]
+            assert bool(batch.slot_moves[index, slot]) == (len(cells) > 0 and cells.mean() > 0.5)
+
+
+def test_prompts_are_dropped_as_a_whole(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
+    assert not drawn(split, codec, Drops(text=0.0, hints="none", faults=True)).conditioning.words.any()
+    kept = torch.cat([drawn(split, codec, TRAINING, seed).conditioning.words.any(dim=1) for seed in range(12)])
+    assert 0.75 < float(kept.float().mean()) < 0.95  # 0.85 of 144, standard deviation 0.03
+    strange = drawn(split, codec, Drops(text=1.0, hints="none", faults=True)).conditioning.words.numpy()
+    changed = strange != split.words
+    assert ((strange[changed] >= 1) & (strange[changed] <= HASH_BUCKETS)).all()
+
+
+def hints_of(batch: Batch, index: int, cells: np.ndarray) -> np.ndarray:
+    """(P, 3) flags of cells, after checking that they are given and one-hot."""
+    hints = batch.conditioning.maps[index, 19:].permute(1, 2, 0).numpy()[cells]
+    assert (hints[:, 9] == 1).all()
+    one_hot = hints[:, :9].reshape(-1, 3, 3)
+    assert (one_hot.sum(axis=2) == 1).all()
+    return np.asarray(one_hot.argmax(axis=2) - 1)
+
+
+def test_hints_are_the_signs_of_the_true_displacement(
+    split: PreparedSplit, codec: TemporalBasisCodec, simulated: list[Sample]
+) -> None:
+    batch = drawn(split, codec, Drops(text=1.0, hints="all", faults=False))
+    compared = 0
+    for index, sample in enumerate(simulated):
+        rows, columns = sample_cells(sample)
+        final = sample.momap().displacement_m[-1, rows, columns]
+        slots = batch.conditioning.slots[index].numpy()
+        for slot in np.unique(slots[slots > 0]):
+            mean = final[slots == slot].mean(axis=0)
+            clear = abs(abs(mean) - HINT_THRESHOLD_M) > 0.006  # the codec's residual at the last step
+            expected = np.where(abs(mean) > HINT_THRESHOLD_M, np.sign(mean), 0)
+            flags = hints_of(batch, index, slots == slot)
+            assert (flags[:, clear] == expected[clear]).all()
+            compared += int((clear & (expected != 0)).sum())
+        assert not batch.conditioning.maps[index, 19:].numpy()[:, slots == 0].any()
+    assert compared > 15
+
+
+def test_hints_are_given_to_half_of_the_scenes(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
+    none, moved_only, everything = 0, 0, 0
+    for seed in range(12):
+        batch = drawn(split, codec, dataclasses.replace(TRAINING, faults=False), seed)
+        given = batch.conditioning.maps[:, 28].numpy() > 0
+        slots = batch.conditioning.slots.numpy()
+        moves = np.take_along_axis(batch.slot_moves.numpy(), slots.reshape(12, -1), axis=1).reshape(slots.shape) > 0
+        for index in ALL:
+            foreground = slots[index] > 0
+            if not given[index].any():
+                none += 1
+            elif (given[index] == foreground).all():
+                everything += 1
+            else:
+                np.testing.assert_array_equal(given[index], foreground & moves[index])
+                moved_only += 1
+    assert none + moved_only + everything == 144
+    assert 0.36 < none / 144 < 0.64  # a half, standard deviation 0.04
+    assert 0.11 < moved_only / 144 < 0.39
+    assert 0.11 < everything / 144 < 0.39
+
+
+def test_loss_weights_give_every_group_its_share(split: PreparedSplit) -> None:
+    weights = loss_weights(split, ALL).numpy()[:, 0]
+    assert weights.mean() == pytest.approx(1.0)
+    one_sample_each = [loss_weights(split, ALL[index : index + 1]).numpy()[0, 0] for index in ALL]
+    complete = 0
+    for index, alone in enumerate(one_sample_each):
+        role, body, moving = split.role[index], split.body[index], split.moving[index]
+        is_object = (role != CELL_ROLES["world"]) & (role != CELL_ROLES["robot"])
+        moved = [b for b in np.unique(body[is_object]) if moving[body == b].mean() > 0.5]
+        groups = {
+            "world": role == CELL_ROLES["world"],
+            "robot": role == CELL_ROLES["robot"],
+            "moved": is_object & np.isin(body, moved),
+            "still": is_object & ~np.isin(body, moved),
+        }
+        sums = {name: float(alone[cells].sum()) for name, cells in groups.items()}
+        sizes = [int(groups[name].sum()) for name in ("world", "robot", "still")]
+        sizes += [int((body == b).sum()) for b in moved]
+        if min(sizes) >= 4 and moved:  # no group is absent or too small for its share
+            complete += 1
+            for name, total in sums.items():
+                assert total / (GRID * GRID) == pytest.approx(LOSS_SHARE[name], rel=1e-4)
+        # In a batch only the common factor differs.
+        np.testing.assert_allclose(weights[index] * alone.max(), alone * weights[index].max(), rtol=1e-4, atol=1e-6)
+    assert complete >= 3

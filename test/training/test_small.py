@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from momap_ros.data.prepared import PreparedSplit
+from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.training import small
+from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.small import (
+    Launch,
+    Run,
+    SmallModel,
+    SmallTraining,
+    batch_indices,
+    learning_rate,
+    run,
+    training_loss,
+)
+
+OPTIONS = SmallTraining(steps=30, batch_size=4, warmup_steps=5, channels=(32, 64))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a training process, so that sums are taken in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def new_run(data: Path, out: Path, options: SmallTraining = OPTIONS, *, rank: int = 0, world: int = 1) -> Run:
+    out.mkdir(exist_ok=True)
+    return Run(data, out, options, rank=rank, world=world)
+
+
+def assert_same_state(first: Run, second: Run) -> None:
+    assert first.step == second.step
+    for name in ("model", "average"):
+        one, other = getattr(first, name).state_dict(), getattr(second, name).state_dict()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+
+
+# --- data order and step sizes
+
+
+def test_every_epoch_is_a_permutation() -> None:
+    options = SmallTraining(steps=100, batch_size=4)
+    epochs = [np.concatenate([batch_indices(12, 3 * epoch + step, options) for step in range(3)]) for epoch in range(4)]
+    for order in epochs:
+        np.testing.assert_array_equal(np.sort(order), np.arange(12))
+    assert not np.array_equal(epochs[0], epochs[1])
+    np.testing.assert_array_equal(batch_indices(12, 7, options), batch_indices(12, 7, options))
+    other = dataclasses.replace(options, seed=1)
+    assert not np.array_equal(batch_indices(12, 0, options), batch_indices(12, 0, other))
+
+
+def test_an_incomplete_batch_is_left_out_of_its_epoch() -> None:
+    options = SmallTraining(steps=100, batch_size=5)
+    seen = np.concatenate([batch_indices(12, step, options) for step in range(2)])
+    assert len(np.unique(seen)) == 10
+    assert len(batch_indices(12, 2, options)) == 5
+
+
+def test_the_learning_rate_rises_and_falls_as_a_cosine() -> None:
+    options = SmallTraining(steps=1000, warmup_steps=100, learning_rate=2e-3)
+    rates = np.array([learning_rate(step, options) for step in range(1001)])
+    assert rates[0] == pytest.approx(2e-5, rel=0.01)
+    assert rates.argmax() in range(90, 101)
+    assert rates[500] == pytest.approx(2e-3 * 0.51)
+    assert rates[1000] == pytest.approx(4e-5)
+    assert (np.diff(rates[100:]) < 0).all()
+    assert (np.diff(rates[:90]) > 0).all()
+
+
+# --- the loss
+
+
+def batch_of(data: Path, count: int = 4) -> tuple[Batch, TemporalBasisCodec]:
+    codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+    split = PreparedSplit.open(data / "train")
+    return make_batch(split, np.arange(count), codec, drops=TRAINING, rng=np.random.default_rng(0)), codec
+
+
+def loss_of(run_state: Run, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    generator = torch.Generator().manual_seed(5)
+    return training_loss(
+        run_state.model,
+        batch,
+        noise=torch.randn(batch.latents.shape, generator=generator),
+        timesteps=torch.randint(0, 1000, (len(batch.latents),), generator=generator),
+        alphas_cumprod=run_state.alphas_cumprod,
+        coefficient_weight=run_state.coefficient_weight,
+        options=run_state.options,
+    )
+
+
+def test_the_loss_of_an_untrained_model_is_known(prepared_folder: Path, tmp_path: Path) -> None:
+    """It predicts zero latents and logits of zero: the weighted power of the latents, and ln 2 per cell."""
+    state = new_run(prepared_folder, tmp_path)
+    batch, codec = batch_of(prepared_folder)
+    loss, parts = loss_of(state, batch)
+    std = codec.coefficient_std.sqrt().repeat(3)
+    power = (batch.latents**2 * (std / std.mean())[:, None, None] * batch.weights).mean()
+    assert parts["latent"] == pytest.approx(float(power), rel=1e-4)
+    assert parts["mask"] == pytest.approx(math.log(2), rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(
+        parts["latent"] + 0.15 * parts["mask"] + 0.1 * parts["instance"] + 0.05 * parts["duration"], rel=1e-4
+    )
+
+
+def test_the_loss_falls(prepared_folder: Path, tmp_path: Path) -> None:
+    state = new_run(prepared_folder, tmp_path)
+    batch, _ = batch_of(prepared_folder, 12)
+    with torch.no_grad():
+        before = loss_of(state, batch)[1]
+        for _ in range(OPTIONS.steps):
+            with torch.enable_grad():
+                state.train_step()
+        after = loss_of(state, batch)[1]
+    assert after["latent"] < 0.85 * before["latent"]
+    assert after["mask"] < 0.85 * before["mask"]
+    assert after["instance"] < before["instance"]
+
+
+# --- runs
+
+
+def test_two_steps_run_and_leave_state_and_log(prepared_folder: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, steps=2)
+    run(0, Launch(prepared_folder, tmp_path, options, workers=1, save_every=1))
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    (row,) = csv.DictReader((tmp_path / "log.csv").read_text().splitlines())
+    assert (row["step"], row["samples"]) == ("2", "8")
+    assert float(row["latent"]) > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "state.pt"]
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(prepared_folder: Path, tmp_path: Path) -> None:
+    whole = new_run(prepared_folder, tmp_path / "whole")
+    for _ in range(4):
+        whole.train_step()
+    first = new_run(prepared_folder, tmp_path / "interrupted")
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    first.train_step()  # killed before this was saved
+    second = new_run(prepared_folder, tmp_path / "interrupted")
+    assert second.step == 2
+    for _ in range(2):
+        second.train_step()
+    assert_same_state(whole, second)
+
+
+def test_a_finished_run_is_not_trained_further(prepared_folder: Path, tmp_path: Path) -> None:
+    launch = Launch(prepared_folder, tmp_path, dataclasses.replace(OPTIONS, steps=1), workers=1, save_every=1)
+    run(0, launch)
+    before = (tmp_path / "state.pt").read_bytes()
+    run(0, launch)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_another_seed_gives_other_weights(prepared_folder: Path, tmp_path: Path) -> None:
+    first = new_run(prepared_folder, tmp_path / "0")
+    second = new_run(prepared_folder, tmp_path / "1", dataclasses.replace(OPTIONS, seed=1))
+    assert not torch.equal(first.model.denoiser.conv_in.weight, second.model.denoiser.conv_in.weight)
+
+
+def test_the_average_follows_the_weights(prepared_folder: Path, tmp_path: Path) -> None:
+    """Its decay is (n + 1) / (n + 10) at first: 0.1, then 2/11."""
+    state = new_run(prepared_folder, tmp_path)
+    weights = [copy.deepcopy(state.model.state_dict())]
+    for _ in range(2):
+        state.train_step()
+        weights.append(copy.deepcopy(state.model.state_dict()))
+    for key, value in state.average.state_dict().items():
+        after_first = 0.1 * weights[0][key] + 0.9 * weights[1][key]
+        expected = 2 / 11 * after_first + 9 / 11 * weights[2][key]
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_too_few_samples_for_a_batch_are_refused(prepared_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 64 samples, one batch, got 12"):
+        new_run(prepared_folder, tmp_path, SmallTraining(steps=1))
+
+
+# --- several processes
+
+
+class GradientsTakenError(Exception):
+    """Stops a step where processes would exchange their gradients."""
+
+
+def gradients_of_process(data: Path, out: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    def take(*_: object) -> None:
+        raise GradientsTakenError
+
+    monkeypatch.setattr(small, "average_gradients", take)
+    state = new_run(data, out, rank=rank, world=2)
+    with pytest.raises(GradientsTakenError):
+        state.train_step()
+    return [parameter.grad.clone() for parameter in state.model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.slow
+def test_two_processes_take_one_step_with_their_mean_gradient(
+    prepared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "two"
+    out.mkdir()
+    options = dataclasses.replace(OPTIONS, steps=1)
+    launch = Launch(prepared_folder, out, options, workers=2, save_every=1)
+    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=2, start_method="spawn")
+    found = torch.load(out / "state.pt", weights_only=True)["model"]
+
+    first, second = (gradients_of_process(prepared_folder, tmp_path / str(r), r, monkeypatch) for r in (0, 1))
+    assert not torch.equal(first[0], second[0])  # other samples
+    reference = new_run(prepared_folder, tmp_path / "one")
+    parameters = list(reference.model.parameters())
+    for parameter, one, other in zip(parameters, first, second, strict=True):
+        parameter.grad = (one + other) / 2
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for group in reference.optimizer.param_groups:
+        group["lr"] = learning_rate(0, options)
+    reference.optimizer.step()
+    for key, value in reference.model.state_dict().items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_the_two_processes_share_one_batch_without_overlap() -> None:
+    whole = batch_indices(12, 0, OPTIONS)
+    parts = [whole[rank::2] for rank in (0, 1)]
+    assert sorted(np.concatenate(parts)) == sorted(whole)
+
+
+def test_the_model_is_scene_encoder_and_denoiser() -> None:
+    model = SmallModel(["a"], 30, (32, 64))
+    assert {key.split(".")[0] for key in model.state_dict()} == {"scene_encoder", "denoiser"}
+    assert model.denoiser.config["condition_channels"] == 29 + model.scene_encoder.config["written_channels"]
