@@ -1,0 +1,210 @@
+"""Moving pictures of forecasts: the image's own pixels carried along their forecast trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from momap_ros.drawing import Canvas, time_colors
+from momap_ros.files import atomic_path
+from momap_ros.geometry import Float32, project
+from momap_ros.instances import InstanceMap
+from momap_ros.momap import PointTrajectories
+from momap_ros.object_motion import ObjectMotion
+from momap_ros.rgbd import RGBDFrame, UInt8
+from momap_ros.splatting import nearest_weights, splat_points
+from momap_ros.visualization import MOVING_PROBABILITY
+
+_MAX_WIDTH, _MIN_WIDTH = 960, 640
+_TRACKS_PER_OBJECT = 6
+_TAIL_STEPS = 14
+_BACKGROUND_BRIGHTNESS, _GHOST_BRIGHTNESS = 0.80, 0.42
+_HOLD_FIRST_S, _HOLD_LAST_S = 0.5, 1.0
+_GIF_COLORS = 128
+# Codecs by what plays them: VP9 in browsers, MPEG-4 part 2 nearly everywhere else.
+_CODECS = ("vp09", "mp4v")
+
+
+def forecast_frames(
+    frame: RGBDFrame,
+    instances: InstanceMap,
+    trajectories: PointTrajectories,
+    objects: Sequence[ObjectMotion],
+    *,
+    hypothesis: int = 0,
+    prompt: str = "",
+) -> Iterator[UInt8]:
+    """One picture per step: moving objects in full colour over the dimmed scene, where they were a darker ghost.
+
+    Args:
+        frame: the image the forecast starts from.
+        instances: of the same size.
+        trajectories: positions in the camera's optical frame.
+        objects: their motions; objects that probably stay remain part of the scene.
+        hypothesis: the future that is shown.
+        prompt: sentence shown above.
+
+    Yields:
+        RGB pictures of equal size, at least 640 pixels wide.
+    """
+    if frame.camera.width > _MAX_WIDTH:
+        factor = -(-frame.camera.width // _MAX_WIDTH)
+        width, height = frame.camera.width // factor, frame.camera.height // factor
+        frame, instances = frame.resized(width, height), instances.resized(width, height)
+    moving = [item.instance_id for item in objects if item.valid and item.moving_probability >= MOVING_PROBABILITY]
+    carried = _Carried(frame, instances, trajectories, moving=moving, hypothesis=hypothesis)
+    background = frame.rgb * np.float32(_BACKGROUND_BRIGHTNESS)
+    background[carried.mask] = frame.rgb[carried.mask] * np.float32(_GHOST_BRIGHTNESS)
+    depth_m = np.where(carried.mask, np.float32(np.nan), frame.depth_m)
+    colors = frame.rgb[carried.mask]
+    seconds = (trajectories.num_steps - 1) * trajectories.step_s
+    for step in range(trajectories.num_steps):
+        points = carried.points_at(step)
+        # An object that comes closer needs larger squares to stay without gaps.
+        growth = np.nanmedian(carried.points_at(0)[:, 2] / points[:, 2]) if len(points) else 1.0
+        size = 2 if not growth > 1.25 else 3
+        picture = splat_points(background.astype(np.uint8), depth_m, points, colors, camera=frame.camera, size_px=size)
+        canvas = Canvas(picture, min_width=_MIN_WIDTH)
+        _draw_tails(canvas, frame, carried.tails, step)
+        if prompt:
+            canvas.text([f"“{prompt}”"], (10, 10), size=17)
+        now = f"+{step * trajectories.step_s:.1f} s"
+        _draw_clock(canvas, now, step / max(trajectories.num_steps - 1, 1), seconds)
+        yield canvas.image
+
+
+class _Carried:
+    """The pixels of the moving objects, and where the trajectories near them take them.
+
+    Attributes:
+        mask: (H, W), True for these pixels.
+        tails: (tracks, T, 3) a few trajectories of each object.
+    """
+
+    def __init__(
+        self,
+        frame: RGBDFrame,
+        instances: InstanceMap,
+        trajectories: PointTrajectories,
+        *,
+        moving: Sequence[int],
+        hypothesis: int,
+    ) -> None:
+        known = ~np.isnan(trajectories.positions[hypothesis]).any(axis=(1, 2))
+        positions = trajectories.positions[hypothesis, known]
+        ids, steps = trajectories.object_ids[known], trajectories.num_steps
+        followed = [instance_id for instance_id in moving if (ids == instance_id).any()]
+        self.mask = np.isin(instances.ids, followed) & frame.valid
+        self._start = frame.points_in_camera[self.mask]
+        self._moves: list[tuple[npt.NDArray[np.intp], Callable[[int], Float32]]] = []
+        tails = [np.zeros((0, steps, 3), np.float32)]
+        scale = np.array(
+            [frame.camera.width / trajectories.image_width, frame.camera.height / trajectories.image_height]
+        )
+        pixels = np.argwhere(self.mask)[:, ::-1].astype(np.float64)
+        for instance_id in followed:
+            members = np.flatnonzero(instances.ids[self.mask] == instance_id)
+            own = np.flatnonzero(ids == instance_id)
+            references = (trajectories.pixels[known][own] + 0.5) * scale - 0.5
+            index, weight = nearest_weights(pixels[members], references)
+            displacement = positions[own] - positions[own, :1]
+            self._moves.append((members, _interpolator(displacement, index, weight)))
+            chosen = own[np.linspace(0, len(own) - 1, min(len(own), _TRACKS_PER_OBJECT)).astype(int)]
+            tails.append(positions[chosen])
+        self.tails = np.concatenate(tails)
+
+    def points_at(self, step: int) -> Float32:
+        """(P, 3) positions of the mask's pixels, in the order of the mask, metres, optical frame."""
+        points: Float32 = self._start.copy()
+        for members, displacement_at in self._moves:
+            points[members] += displacement_at(step)
+        return points
+
+
+def _interpolator(
+    displacement_m: Float32, index: npt.NDArray[np.intp], weight: npt.NDArray[np.float64]
+) -> Callable[[int], Float32]:
+    return lambda step: np.einsum("qk,qkc->qc", weight, displacement_m[index, step]).astype(np.float32)
+
+
+def _draw_tails(canvas: Canvas, frame: RGBDFrame, tails: Float32, step: int) -> None:
+    colors = time_colors(max(tails.shape[1] - 1, 1))
+    uv = project(tails[:, : step + 1], frame.camera)
+    for earlier in range(max(step - _TAIL_STEPS, 0), step):
+        drawn = np.isfinite(uv[:, earlier : earlier + 2]).all(axis=(1, 2))
+        color = int(colors[earlier][0]), int(colors[earlier][1]), int(colors[earlier][2])
+        canvas.lines(uv[drawn, earlier], uv[drawn, earlier + 1], color, 2)
+
+
+def _draw_clock(canvas: Canvas, now: str, share: float, seconds: float) -> None:
+    """The scale of time with a marker at the present step."""
+    width, size = 220.0, 15
+    bottom = canvas.image.shape[0] - 10
+    canvas.time_bar(["now", f"+{seconds:.1f} s"], (10, bottom), width=width, size=size, marker=share)
+    canvas.text([now], (20 + width, bottom), size=17, anchor="left bottom")
+
+
+def save_animation(path: Path, frames: Iterable[UInt8], *, frame_s: float) -> Path:
+    """Write pictures as .mp4 (VP9, else MPEG-4) or .gif, the first and the last one held a little longer.
+
+    Args:
+        path: ends in .mp4 or .gif; an .mp4 that this machine cannot encode becomes a .gif of the same name.
+        frames: RGB pictures of equal size.
+        frame_s: seconds each is shown.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ValueError: another suffix, or no pictures.
+    """
+    pictures = list(frames)
+    if path.suffix not in (".mp4", ".gif") or not pictures:
+        raise ValueError(f"{path}: expected pictures and a name ending in .mp4 or .gif, got {len(pictures)} pictures")
+    rate_hz = min(1.0 / frame_s, 25.0)
+    first, last = (round(hold * rate_hz) for hold in (_HOLD_FIRST_S, _HOLD_LAST_S))
+    pictures = [pictures[0]] * first + pictures + [pictures[-1]] * last
+    if path.suffix == ".mp4":
+        for codec in _CODECS:
+            if _write_video(path, pictures, rate_hz, codec):
+                return path
+    path = path.with_suffix(".gif")
+    _write_gif(path, pictures, rate_hz)
+    return path
+
+
+class _NoEncoderError(Exception):
+    """OpenCV wrote nothing."""
+
+
+def _write_video(path: Path, pictures: Sequence[UInt8], rate_hz: float, codec: str) -> bool:
+    """Whether OpenCV on this machine could encode the video."""
+    import cv2
+
+    height, width = (length // 2 * 2 for length in pictures[0].shape[:2])  # encoders want even sizes
+    with suppress(_NoEncoderError), atomic_path(path) as partial:
+        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*codec), rate_hz, (width, height))
+        for picture in pictures:
+            writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
+        writer.release()
+        if not partial.is_file() or not partial.stat().st_size:
+            raise _NoEncoderError
+        return True
+    return False
+
+
+def _write_gif(path: Path, pictures: Sequence[UInt8], rate_hz: float) -> None:
+    from PIL import Image
+
+    # One palette for all frames: it makes the file smaller and keeps still areas from flickering.
+    sample = np.concatenate([picture[::3, ::3] for picture in pictures[:: max(len(pictures) // 30, 1)]])
+    palette = Image.fromarray(sample).quantize(_GIF_COLORS)
+    images = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    with atomic_path(path) as partial:
+        images[0].save(
+            partial, save_all=True, append_images=images[1:], duration=round(1000 / rate_hz), loop=0, optimize=False
+        )

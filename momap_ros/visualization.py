@@ -1,0 +1,192 @@
+"""Still pictures of instances and forecasts, laid over the camera's image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from momap_ros.drawing import INK, Canvas, instance_color, time_colors
+from momap_ros.geometry import Float64, project, transform_points
+from momap_ros.instances import InstanceMap
+from momap_ros.momap import PointTrajectories
+from momap_ros.object_motion import ObjectMotion
+from momap_ros.report import direction_in_words
+from momap_ros.rgbd import RGBDFrame, UInt8
+
+# A probability above a half: more futures move the object than not.
+MOVING_PROBABILITY = 0.5
+
+_FILL_OPACITY, _TRACK_OPACITY = 0.40, 0.75
+# More lines hide the image and each other.
+_TRACKS_IN_TOTAL, _MIN_TRACKS_PER_OBJECT = 28, 7
+_LABEL_SIZE = 18
+# Shorter tracks are dots: an arrow would claim a direction that the picture cannot show.
+_MIN_ARROW_PX = 5.0
+
+
+def overlay_instances(frame: RGBDFrame, instances: InstanceMap, *, min_width: int = 960) -> UInt8:
+    """Instances as coloured areas with outlines and their ids.
+
+    Args:
+        frame: the image.
+        instances: of the same size.
+        min_width: the picture is enlarged by a whole number until it is so wide, pixels.
+
+    Returns:
+        RGB picture.
+    """
+    import cv2
+
+    canvas = Canvas(frame.rgb, min_width=min_width)
+    ids = np.repeat(np.repeat(instances.ids, canvas.scale, axis=0), canvas.scale, axis=1)
+    fill = np.zeros_like(canvas.image)
+    for instance_id in instances.areas_px:
+        fill[ids == instance_id] = instance_color(instance_id)
+    canvas.blend(fill, (ids > 0) * _FILL_OPACITY)
+    for instance_id in instances.areas_px:
+        mask = (ids == instance_id).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas.image, outlines, -1, INK, 5, cv2.LINE_AA)
+        cv2.drawContours(canvas.image, outlines, -1, instance_color(instance_id), 2, cv2.LINE_AA)
+    for instance_id in instances.areas_px:
+        name = instances.labels.get(instance_id, "")
+        u, v, radius = innermost_pixel(instances.ids == instance_id)
+        x, y = canvas.at(np.array([u, v], np.float64))
+        label = f"{instance_id} {name}".strip()
+        fits = radius * canvas.scale > 0.35 * _LABEL_SIZE * len(label)
+        above = y - 0.7 * _LABEL_SIZE - radius * canvas.scale
+        canvas.text(
+            [label],
+            (x, y if fits else above),
+            size=_LABEL_SIZE,
+            anchor="centre middle" if fits else "centre bottom",
+            accent=instance_color(instance_id),
+        )
+    return canvas.image
+
+
+def innermost_pixel(mask: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
+    """(u, v) of the pixel of a mask that is farthest from its outside, and that distance; all in pixels.
+
+    Unlike the centroid it is always inside.
+    """
+    import cv2
+
+    padded = np.pad(mask.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    v, u = np.unravel_index(int(np.argmax(distance)), mask.shape)
+    return int(u), int(v), float(distance.max())
+
+
+def draw_trajectories(
+    frame: RGBDFrame,
+    trajectories: PointTrajectories,
+    objects: Sequence[ObjectMotion],
+    *,
+    hypothesis: int = 0,
+    prompt: str = "",
+    min_width: int = 960,
+) -> UInt8:
+    """Forecast tracks over the image, coloured by time, with one arrow and one caption per moving object.
+
+    Args:
+        frame: the image the forecast starts from.
+        trajectories: positions in the camera's optical frame.
+        objects: their motions; objects that probably stay get no tracks.
+        hypothesis: the future whose points are drawn; the centroids of all others are thin white lines.
+        prompt: sentence below the legend's title.
+        min_width: the picture is enlarged by a whole number until it is so wide, pixels.
+
+    Returns:
+        RGB picture.
+    """
+    canvas = Canvas(_calm(frame.rgb), min_width=min_width)
+    plain = canvas.image.copy()
+    moving = [motion for motion in objects if motion.valid and motion.moving_probability >= MOVING_PROBABILITY]
+    for motion in moving:
+        points = np.flatnonzero(trajectories.object_ids == motion.instance_id)
+        count = min(len(points), max(_TRACKS_IN_TOTAL // len(moving), _MIN_TRACKS_PER_OBJECT))
+        chosen = points[((np.arange(count) + 0.5) * len(points) / max(count, 1)).astype(int)]
+        _draw_alternatives(canvas, frame, trajectories.positions[:, points], hypothesis)
+        _draw_tracks(canvas, project(trajectories.positions[hypothesis, chosen], frame.camera), thickness=2, arrow=12.0)
+    canvas.blend(plain, 1.0 - _TRACK_OPACITY)
+    for motion in moving:
+        path = project(transform_points(motion.motion_t_from_0, motion.centroid_m), frame.camera)
+        _draw_tracks(canvas, path[None], thickness=6, arrow=26.0)
+    _draw_captions(canvas, frame, moving)
+    seconds = (trajectories.num_steps - 1) * trajectories.step_s
+    title = f"“{prompt}”" if prompt else "forecast"
+    canvas.text([title], (14, 14), size=22)
+    canvas.time_bar(["now", f"+{seconds:.1f} s"], (14, canvas.image.shape[0] - 14), width=260)
+    if not moving:
+        canvas.text(["nothing moves"], (canvas.image.shape[1] / 2, 14), size=22, anchor="centre top")
+    return canvas.image
+
+
+def _calm(rgb: UInt8) -> UInt8:
+    """The image darker and with less colour, so that drawn colours stand out."""
+    grey = rgb.mean(axis=-1, keepdims=True)
+    return np.asarray((0.42 * rgb + 0.24 * grey + 22).clip(0, 255), np.uint8)
+
+
+def _draw_tracks(canvas: Canvas, tracks: Float64, *, thickness: int, arrow: float) -> None:
+    """(P, T, 2) tracks as smooth lines with a dark rim, later pieces over earlier ones; NaN positions leave gaps."""
+    steps = tracks.shape[1]
+    colors = time_colors(max(steps - 1, 1))
+    known = _is_known(tracks)
+    for rim in (True, False):
+        for step in range(steps - 1):
+            drawn = known[:, step] & known[:, step + 1]
+            starts, ends = tracks[drawn, step], tracks[drawn, step + 1]
+            if rim:
+                canvas.lines(starts, ends, INK, thickness + 2)
+            else:
+                canvas.lines(starts, ends, _as_color(colors[step]), thickness)
+    for track, is_known in zip(tracks, known, strict=True):
+        visible = track[is_known]
+        if len(visible) > 1 and np.linalg.norm(visible[-1] - visible[0]) >= _MIN_ARROW_PX:
+            direction = visible[-1] - visible[max(len(visible) - 1 - max(steps // 6, 1), 0)]
+            canvas.arrow_head(visible[-1], direction, INK, arrow * 1.35)
+            canvas.arrow_head(visible[-1], direction, _as_color(colors[-1]), arrow)
+
+
+def _draw_alternatives(canvas: Canvas, frame: RGBDFrame, positions: npt.NDArray[np.float32], hypothesis: int) -> None:
+    """Where an object's centroid goes in the futures that are not drawn in full."""
+    if not positions.shape[1]:
+        return
+    centroids = positions.mean(axis=1)
+    for index, centroid in enumerate(centroids):
+        if index != hypothesis:
+            path = project(centroid, frame.camera)
+            known = _is_known(path)
+            drawn = known[:-1] & known[1:]
+            canvas.lines(path[:-1][drawn], path[1:][drawn], (196, 200, 210), 1)
+
+
+def _draw_captions(canvas: Canvas, frame: RGBDFrame, moving: Sequence[ObjectMotion]) -> None:
+    for motion in moving:
+        start, end = project(transform_points(motion.motion_t_from_0[[0, -1]], motion.centroid_m), frame.camera)
+        if not np.isfinite(start).all():
+            continue
+        name = motion.label or f"object {motion.instance_id}"
+        far = f"{motion.displacement_m * 100:.0f} cm"
+        # Beside the start, on the side that the motion does not use.
+        goes_right = bool(np.isfinite(end).all() and end[0] > start[0])
+        x, y = canvas.at(start)
+        canvas.text(
+            [name, f"{direction_in_words(motion.direction_flags)}, {far}"],
+            (x - 24 if goes_right else x + 24, y + 24),
+            size=17,
+            anchor="right top" if goes_right else "left top",
+            accent=instance_color(motion.instance_id),
+        )
+
+
+def _is_known(uv: Float64) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(uv).all(axis=-1))
+
+
+def _as_color(values: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
+    return int(values[0]), int(values[1]), int(values[2])
