@@ -61,7 +61,8 @@ def check_setting(field: dataclasses.Field[Any], value: Any) -> None:  # noqa: A
     if type(value) is not expected:
         raise ValueError(f"{field.name}: expected {expected.__name__}, got {type(value).__name__} {value!r}")
     low, high, choices = (field.metadata[key] for key in ("minimum", "maximum", "choices"))
-    if (low is not None and value < low) or (high is not None and value > high):
+    # Negated, so that NaN, which compares to nothing, is outside every range.
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
         raise ValueError(
             f"{field.name}: expected a value in [{low}, {high}], got {value}; {field.metadata['description']}"
         )

@@ -26,10 +26,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield partial
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        partial.replace(path)
+            _replace_folder(path, partial)
+        else:
+            partial.replace(path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def _replace_folder(path: Path, partial: Path) -> None:
+    """Put `partial` in the place of a folder, which a file system cannot do in one step unless the folder is empty."""
+    old = path.with_name(f"{partial.name}.old")
+    path.replace(old)
+    try:
+        partial.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+    shutil.rmtree(old)

@@ -58,8 +58,8 @@ class MoMap:
         return np.asarray(np.nan_to_num(farthest, nan=0.0) > threshold_m)
 
     def save(self, path: Path) -> None:
-        """Write a compressed .npz, whole or not at all."""
-        with atomic_path(path.with_suffix(".npz")) as partial:
+        """Write a compressed .npz, whole or not at all; a name without that suffix gets it."""
+        with atomic_path(path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")) as partial:
             np.savez_compressed(
                 partial,
                 format=np.array(FILE_FORMAT),
@@ -78,14 +78,17 @@ class MoMap:
             ValueError: the file is not a MoMap of this format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
                 content = {name: file[name] for name in file.files}
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except Exception as error:  # a damaged archive raises anything from BadZipFile to zlib's own class
             raise ValueError(
                 f"{path}: expected a MoMap file (.npz, {FILE_FORMAT}), could not read it: {error}"
             ) from error
         if str(content.get("format")) != FILE_FORMAT:
             raise ValueError(f"{path}: expected format {FILE_FORMAT!r}, got {content.get('format')!s}")
+        missing = sorted({"xyz", "valid", "step_s", "frame_id", "stamp_ns"} - content.keys())
+        if missing:
+            raise ValueError(f"{path}: expected a whole MoMap file, got one without {missing}")
         return cls(
             content["xyz"],
             content["valid"],
