@@ -24,9 +24,9 @@ _TRACKS_PER_OBJECT = 6
 _TAIL_STEPS = 14
 _BACKGROUND_BRIGHTNESS, _GHOST_BRIGHTNESS = 0.80, 0.42
 _HOLD_FIRST_S, _HOLD_LAST_S = 0.5, 1.0
-_GIF_COLORS = 128
-# Codecs by what plays them: VP9 in browsers, MPEG-4 part 2 nearly everywhere else.
-_CODECS = ("vp09", "mp4v")
+_GIF_COLORS = 256
+# MPEG-4 part 2: OpenCV's wheels have no fast encoder of a newer codec. Browsers want the .gif.
+_CODEC = "mp4v"
 
 
 def forecast_frames(
@@ -149,7 +149,7 @@ def _draw_clock(canvas: Canvas, now: str, share: float, seconds: float) -> None:
 
 
 def save_animation(path: Path, frames: Iterable[UInt8], *, frame_s: float) -> Path:
-    """Write pictures as .mp4 (VP9, else MPEG-4) or .gif, the first and the last one held a little longer.
+    """Write pictures as .mp4 (MPEG-4) or .gif, the first and the last one held a little longer.
 
     Args:
         path: ends in .mp4 or .gif; an .mp4 that this machine cannot encode becomes a .gif of the same name.
@@ -168,10 +168,8 @@ def save_animation(path: Path, frames: Iterable[UInt8], *, frame_s: float) -> Pa
     rate_hz = min(1.0 / frame_s, 25.0)
     first, last = (round(hold * rate_hz) for hold in (_HOLD_FIRST_S, _HOLD_LAST_S))
     pictures = [pictures[0]] * first + pictures + [pictures[-1]] * last
-    if path.suffix == ".mp4":
-        for codec in _CODECS:
-            if _write_video(path, pictures, rate_hz, codec):
-                return path
+    if path.suffix == ".mp4" and _write_video(path, pictures, rate_hz):
+        return path
     path = path.with_suffix(".gif")
     _write_gif(path, pictures, rate_hz)
     return path
@@ -181,13 +179,13 @@ class _NoEncoderError(Exception):
     """OpenCV wrote nothing."""
 
 
-def _write_video(path: Path, pictures: Sequence[UInt8], rate_hz: float, codec: str) -> bool:
+def _write_video(path: Path, pictures: Sequence[UInt8], rate_hz: float) -> bool:
     """Whether OpenCV on this machine could encode the video."""
     import cv2
 
     height, width = (length // 2 * 2 for length in pictures[0].shape[:2])  # encoders want even sizes
     with suppress(_NoEncoderError), atomic_path(path) as partial:
-        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*codec), rate_hz, (width, height))
+        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*_CODEC), rate_hz, (width, height))
         for picture in pictures:
             writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
         writer.release()

@@ -126,16 +126,17 @@ class Canvas:
         horizontal, vertical = anchor.split()
         left = xy[0] - width * {"left": 0.0, "centre": 0.5, "right": 1.0}[horizontal]
         top = xy[1] - height * {"top": 0.0, "middle": 0.5, "bottom": 1.0}[vertical]
-        left = min(max(left, 4), max(self.image.shape[1] - width - 4, 4))
-        top = min(max(top, 4), max(self.image.shape[0] - height - 4, 4))
+        # Whole pixels: Pillow draws the parts of a translucent rounded box over each other otherwise.
+        left = round(min(max(left, 4), max(self.image.shape[1] - width - 4, 4)))
+        top = round(min(max(top, 4), max(self.image.shape[0] - height - 4, 4)))
+        width, height = round(width), round(height)
 
         picture = Image.fromarray(self.image)
         draw = ImageDraw.Draw(picture, "RGBA")
-        radius = size * 0.4
-        draw.rounded_rectangle((left, top, left + width, top + height), radius, fill=(*INK, 205))
+        draw.rounded_rectangle((left, top, left + width, top + height), round(size * 0.4), fill=(*INK, 205))
         if accent:
             inner = (left + pad * 0.5, top + pad * 0.7, left + pad * 0.5 + bar * 0.6, top + height - pad * 0.7)
-            draw.rounded_rectangle(inner, bar * 0.3, fill=(*accent, 255))
+            draw.rectangle(inner, fill=(*accent, 255))
         for index, (font, line) in enumerate(zip(fonts, lines, strict=True)):
             draw.text((left + pad + bar, top + pad * 0.75 + index * step), line, font=font, fill=WHITE)
         self.image[:] = np.asarray(picture)
@@ -162,11 +163,11 @@ class Canvas:
 
         font = _font(size, bold=False)
         pad, thickness = size * 0.7, size * 0.55
-        left, bottom = xy
-        top = bottom - (2 * pad + thickness + size * 1.1)
+        left, bottom = round(xy[0]), round(xy[1])
+        top = bottom - round(2 * pad + thickness + size * 1.1)
         picture = Image.fromarray(self.image)
         draw = ImageDraw.Draw(picture, "RGBA")
-        draw.rounded_rectangle((left, top, left + width, bottom), size * 0.4, fill=(*INK, 205))
+        draw.rounded_rectangle((left, top, left + round(width), bottom), round(size * 0.4), fill=(*INK, 205))
         inner = int(width - 2 * pad)
         for column, color in enumerate(time_colors(inner)):
             x = left + pad + column

@@ -124,7 +124,7 @@ def read_levels(path: Path) -> list[float]:
 
 
 def test_a_machine_without_encoder_writes_a_gif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(animation, "_CODECS", ("none",))
+    monkeypatch.setattr(animation, "_CODEC", "none")
     path = save_animation(tmp_path / "a.mp4", some_pictures(), frame_s=0.1)
     assert path == tmp_path / "a.gif"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.gif"]

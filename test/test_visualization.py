@@ -120,7 +120,7 @@ def test_tracks_follow_the_projection_in_the_colours_of_time() -> None:
         assert near(drawn, color, 12), (share, drawn, color)
     # Beyond the arrow's tip nothing is drawn, nor around the object that stays.
     np.testing.assert_array_equal(picture[90:150, 215:], empty[90:150, 215:])
-    np.testing.assert_array_equal(picture[40:80, 230:270], empty[40:80, 230:270])
+    np.testing.assert_array_equal(picture[64:80, 230:270], empty[64:80, 230:270])
 
 
 def test_a_picture_without_motion_says_so() -> None:
