@@ -1,0 +1,74 @@
+"""Turn a training run into a checkpoint folder: `python -m momap_ros.training.export --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from momap_ros.conditioning import GRID, IMAGE_SIZE
+from momap_ros.files import atomic_path
+from momap_ros.model.checkpoint import write_info
+from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.pipeline import MoMapPipeline
+from momap_ros.model.schedule import shifted_cosine_scheduler
+from momap_ros.training.small import SmallModel, SmallTraining
+
+
+def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
+    """Write the averaged weights of a run in half precision; returns the size of the folder in bytes.
+
+    Args:
+        run: folder of `momap_ros.training.small`.
+        data: folder of `momap_ros.training.prepare`, for codec and vocabulary.
+        manifest: manifest.json of the generated samples, kept as provenance.
+        out: checkpoint folder; replaced as a whole.
+    """
+    state = torch.load(run / "state.pt", weights_only=True)
+    options = SmallTraining(**json.loads((run / "options.json").read_text()))
+    codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+    vocabulary = json.loads((data / "vocabulary.json").read_text())
+    model = SmallModel(vocabulary, codec.latent_channels, options.channels)
+    model.load_state_dict(state["average"])
+    model.half()
+    pipeline = MoMapPipeline(model.scene_encoder, model.denoiser, codec, shifted_cosine_scheduler(options.shift))
+    samples: dict[str, Any] = json.loads(manifest.read_text())
+    training = {
+        "options": asdict(options),
+        "steps_done": state["step"],
+        "samples_seen": state["step"] * options.batch_size,
+        "image_size": IMAGE_SIZE,
+        "grid": GRID,
+        "simulator": {"mujoco": samples["mujoco"], "splits": samples["splits"]},
+    }
+    with atomic_path(out) as folder:
+        pipeline.save_pretrained(folder)
+        write_info(folder, codec.num_steps, training)
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m momap_ros.training.export",
+        description="Write the averaged weights of a run as a checkpoint folder in half precision.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of momap_ros.training.small")
+    parser.add_argument("--data", type=Path, required=True, help="folder of momap_ros.training.prepare")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.json beside the generated shards")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoint folder, for example momap_ros/weights/small"
+    )
+    arguments = parser.parse_args()
+    size = export(arguments.run, arguments.data, arguments.manifest, arguments.out)
+    tqdm.write(f"{arguments.out}: {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
