@@ -30,6 +30,7 @@ CORE = [
     "tqdm>=4.60",
     "pyyaml>=6.0",
     "matplotlib>=3.8",  # the oldest with wheels for Python 3.12
+    "pillow>=10.1",  # the oldest with wheels for Python 3.12
 ]
 EXTRAS = {
     "model": [

@@ -136,7 +136,7 @@ def test_cmake_generates_and_declares_what_msg_holds(manifest: ElementTree.Eleme
 
 
 def test_cmake_installs_every_executable(repository: Path) -> None:
-    executables = {path.name for path in (repository / "scripts").iterdir() if path.suffix != ".sh"}
+    executables = {path.name for path in (repository / "scripts").iterdir() if path.suffix == ""}
     assert executables == {"bag_player", "forecast_node", "markers_node", "momap_nodes", "segmentation_node"}
     listed = re.findall(r"^  scripts/(\w+)$", (repository / "CMakeLists.txt").read_text(), flags=re.MULTILINE)
     assert set(listed) == executables
