@@ -46,7 +46,7 @@ def exported(finished: Path, prepared_folder: Path, tmp_path_factory: pytest.Tem
 
 def test_the_averaged_weights_are_stored_in_half_precision(finished: Path, exported: Path) -> None:
     average = torch.load(finished / "state.pt", weights_only=True)["average"]
-    stored = {}
+    stored: dict[str, torch.Tensor] = {}
     for component in ("scene_encoder", "denoiser"):
         (path,) = (exported / component).glob("*.safetensors")
         stored |= {f"{component}.{key}": value for key, value in load_file(path).items()}
