@@ -162,7 +162,7 @@ class ObjectMotionConfig(Settings):
         10, "Most rounds of robust reweighting of trajectories (1 = plain least squares).", minimum=1, maximum=50
     )
     max_points_per_object: int = setting(
-        600, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
+        400, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
     )
 
 

@@ -152,7 +152,7 @@ def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterat
         ShapeError: the arrays do not describe the same points.
     """
     check_shapes(source_points=(source_points, "P 3"), positions=(positions, "N P T 3"))
-    moments = _Moments(np.asarray(source_points, np.float64), np.asarray(positions, np.float64))
+    moments = _Moments(source_points, positions)
     usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
     inliers: Bool = usable
     rotation, translation = moments.fit(inliers.astype(np.float64))
@@ -183,29 +183,32 @@ def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterat
 class _Moments:
     """Weighted least squares of many steps at once, by matrix products over the points.
 
-    Coordinates are relative to the mean of the source points, which keeps the sums well conditioned.
+    Coordinates are relative to the mean of the source points, which keeps the sums well conditioned. Products run in
+    the precision of the positions: in single precision, that of forecasts, distances are good to 0.1 mm.
     """
 
-    def __init__(self, source: Float64, positions: Float64) -> None:
+    def __init__(self, source: FloatArray, positions: FloatArray) -> None:
+        self.dtype = positions.dtype
+        source = source.astype(self.dtype, copy=False)
         source_known: Bool = np.asarray(np.isfinite(source).all(axis=1))
-        self.origin = source[source_known].mean(axis=0) if source_known.any() else np.zeros(3)
-        self.source = np.where(source_known[:, None], source - self.origin, 0.0)
-        self.lifted = np.concatenate([np.ones((len(source), 1)), self.source], axis=1)
+        self.origin = source[source_known].mean(axis=0) if source_known.any() else np.zeros(3, self.dtype)
+        self.source = np.where(source_known[:, None], source - self.origin, self.dtype.type(0))
+        self.lifted = np.concatenate([np.ones((len(source), 1), self.dtype), self.source], axis=1)
         # One plane per coordinate, (N, 3, P, T): several times faster than a last axis of length three.
         planes = np.ascontiguousarray(positions.transpose(0, 3, 1, 2))
         self.known: Bool = np.asarray(np.isfinite(planes).all(axis=1) & source_known[:, None])
         moved = self.known & (planes != source.T[:, :, None]).any(axis=1)
         self.still: Bool = np.asarray(self.known.any(axis=1) & ~moved.any(axis=1))
-        self.mask = self.known.astype(np.float64)
-        self.target = np.where(self.known[:, None], planes - self.origin[:, None, None], 0.0)
+        self.mask = self.known.astype(self.dtype)
+        self.target = np.where(self.known[:, None], planes - self.origin[:, None, None], self.dtype.type(0))
         self.known_steps = self.mask.sum(axis=2)
         self.target_square = np.einsum("ncpt,ncpt->np", self.target, self.target)
 
     def fit(self, weights: Float64) -> tuple[Float64, Float64]:
         """(N, T, 3, 3) rotations and (N, T, 3) translations for (N, P) weights in [0, 1]."""
-        weighted = np.swapaxes(weights[..., None] * self.lifted, 1, 2)
-        sums = np.swapaxes(weighted @ self.mask, 1, 2)
-        cross = (weighted[:, None] @ self.target).transpose(0, 3, 1, 2)
+        weighted = np.swapaxes(weights.astype(self.dtype)[..., None] * self.lifted, 1, 2)
+        sums = np.swapaxes(weighted @ self.mask, 1, 2).astype(np.float64)
+        cross = (weighted[:, None] @ self.target).transpose(0, 3, 1, 2).astype(np.float64)
         supported = sums[..., 0] > 0
         total = np.where(supported, sums[..., 0], 1.0)[..., None]
         source_mean, target_mean = sums[..., 1:] / total, cross[..., 0] / total
@@ -220,20 +223,22 @@ class _Moments:
         translation[self.still] = 0.0
         return _hold(rotation, supported), _hold(translation, supported)
 
-    def trajectory_distances(self, rotation: Float64, translation: Float64) -> Float64:
+    def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:
         """(N, P) RMS distance of each trajectory from the motion over its known steps, metres."""
-        agreement = np.einsum("ncpk,pk->np", self.target @ _lifted_model(rotation, translation), self.lifted)
+        model = _lifted_model(rotation, translation).astype(self.dtype)
+        agreement = np.einsum("ncpk,pk->np", self.target @ model, self.lifted)
         # |R x + t|^2 = |x|^2 + |t|^2 + 2 (R^T t) x, summed over the known steps by one more product
         turned = 2.0 * np.einsum("ntij,nti->ntj", rotation, translation)
         square = np.concatenate([np.sum(translation**2, axis=2, keepdims=True), turned], axis=2)
-        model_square = np.einsum("npk,pk->np", self.mask @ square, self.lifted)
+        model_square = np.einsum("npk,pk->np", self.mask @ square.astype(self.dtype), self.lifted)
         model_square += self.known_steps * np.sum(self.source**2, axis=1)
         total = self.target_square - 2.0 * agreement + model_square
         return np.asarray(np.sqrt(np.maximum(total, 0.0) / np.maximum(self.known_steps, 1.0)))
 
     def step_residuals(self, rotation: Float64, translation: Float64, inliers: Bool) -> Float64:
         """(N, T) RMS distance of the inliers from the motion, metres; NaN where none is known."""
-        error = self.lifted @ np.swapaxes(_lifted_model(rotation, translation), 2, 3) - self.target
+        model = _lifted_model(rotation, translation).astype(self.dtype)
+        error = self.lifted @ np.swapaxes(model, 2, 3) - self.target
         square = np.square(error, out=error).sum(axis=1)
         weight = self.mask * inliers[..., None]
         count = weight.sum(axis=1)
@@ -256,9 +261,12 @@ def _hold(values: Float64, known: Bool) -> Float64:
     return np.asarray(values[np.arange(len(values))[:, None], np.maximum.accumulate(steps, axis=1)])
 
 
-def _median_where(values: Float64, mask: Bool) -> Float64:
-    """(N,) median of each row's values where the mask is True; 0 for a row without any."""
-    return np.array([np.median(row[keep]) if keep.any() else 0.0 for row, keep in zip(values, mask, strict=True)])
+def _median_where(values: FloatArray, mask: Bool) -> FloatArray:
+    """(N,) median (the upper one of an even number) of each row's values where the mask is True; 0 without any."""
+    count = mask.sum(axis=1)
+    rising = np.sort(np.where(mask, values, np.inf), axis=1)
+    middle = rising[np.arange(len(values)), np.minimum(count // 2, values.shape[1] - 1)]
+    return np.asarray(np.where(count > 0, middle, 0.0))
 
 
 def _object_motion(
@@ -271,9 +279,10 @@ def _object_motion(
 ) -> ObjectMotion:
     """The motion of the object that owns these trajectories."""
     instance_id = int(trajectories.object_ids[points[0]])
-    observed = np.asarray(trajectories.positions[0, points, 0], np.float64)
-    observed = observed[np.isfinite(observed).all(axis=1)]
-    centroid = observed.mean(axis=0) if len(observed) else np.full(3, np.nan)
+    # (3, P): reductions along a long last axis are several times faster.
+    observed = np.ascontiguousarray(trajectories.positions[0, points, 0].T, np.float64)
+    observed = observed[:, np.isfinite(observed).all(axis=0)]
+    centroid = observed.mean(axis=1) if observed.size else np.full(3, np.nan)
     if len(points) > config.max_points_per_object:
         # Drawn at random, because an even stride over the rows of an image can fall on a single column.
         points = np.sort(np.random.default_rng(instance_id).choice(points, config.max_points_per_object, replace=False))
@@ -299,7 +308,7 @@ def _object_motion(
         label=label,
         moving_probability=probability,
         centroid_m=centroid,
-        size_m=np.ptp(observed, axis=0) if len(observed) else np.zeros(3),
+        size_m=np.ptp(observed, axis=1) if observed.size else np.zeros(3),
         direction_flags=flags[0],
         direction_flags_1=flags[1],
         direction_flags_4=flags[2],
