@@ -74,7 +74,7 @@ def generate_launch_description() -> LaunchDescription:
                 executable="forecast_node",
                 namespace=NAMESPACE,
                 parameters=[COMMON_PARAMETERS, FORECAST_PARAMETERS, PARAMS_FILE],
-                remappings=[*CAMERA_REMAPPINGS, ("instances", "momap_segmentation/instances")],
+                remappings=[*CAMERA_REMAPPINGS, ("instances", "segmentation_node/instances")],
                 output="screen",
             ),
             Node(
@@ -83,8 +83,8 @@ def generate_launch_description() -> LaunchDescription:
                 namespace=NAMESPACE,
                 parameters=[PARAMS_FILE],
                 remappings=[
-                    ("trajectories", "momap_forecast/trajectories"),
-                    ("object_motions", "momap_forecast/object_motions"),
+                    ("trajectories", "forecast_node/trajectories"),
+                    ("object_motions", "forecast_node/object_motions"),
                 ],
                 condition=IfCondition(LaunchConfiguration("rviz")),
                 output="screen",

@@ -151,7 +151,12 @@ class BagPlayer:
         while not self._stop_clock.wait(CLOCK_PERIOD_S) and self._node.context.ok():
             elapsed_s = 0.0 if self._playing_since is None else time.monotonic() - self._playing_since
             bag_ns = self._start_ns + int(elapsed_s * 1e9 * self._rate)
-            self._clock_publisher.publish(Clock(clock=stamp_to_msg(bag_ns)))
+            try:
+                self._clock_publisher.publish(Clock(clock=stamp_to_msg(bag_ns)))
+            except RuntimeError:
+                # The process was told to end between the question above and here.
+                if self._node.context.ok():
+                    raise
 
     def _sleep_until(self, due: float) -> None:
         while (left_s := due - time.monotonic()) > 0:

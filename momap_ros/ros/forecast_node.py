@@ -25,6 +25,7 @@ from momap_ros.ros.frame_node import FrameNode
 from momap_ros.ros.managed_node import run_nodes
 from momap_ros.ros.segmenting import StableSegmenter
 from momap_ros.ros.target_frame import TargetFrame
+from momap_ros.segmentation.labels import instances_from_labels
 from momap_ros.selection import in_frame, mean_velocity_m_s, objects_in_frame, published_trajectories
 
 # The first run of a network is many times slower than the others, for every image size alike: the model's is fixed.
@@ -61,7 +62,7 @@ class ForecastNode(FrameNode):
             **node_arguments: passed to rclpy's node.
         """
         groups = [ForecastNodeConfig, ForecastConfig, ObjectMotionConfig, SegmentationConfig]
-        super().__init__("momap_forecast", groups, **node_arguments)
+        super().__init__("forecast_node", groups, **node_arguments)
         self._build_forecaster = build_forecaster
         self._forecaster: AnyForecaster | None = None
         self._segmenter: StableSegmenter | None = None
@@ -144,7 +145,7 @@ class ForecastNode(FrameNode):
 
     def _instances(self, frame: RGBDFrame, messages: CameraMessages) -> InstanceMap:
         if messages.instances is not None:
-            return InstanceMap(labels_from_image(messages.instances))
+            return instances_from_labels(labels_from_image(messages.instances), frame)
         if self._segmenter is None:
             raise RuntimeError("expected a segmenter or label images, got neither")
         return self._segmenter(frame, self.parameters.read(SegmentationConfig))

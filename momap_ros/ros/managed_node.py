@@ -130,16 +130,17 @@ class ManagedNode(LifecycleNode):
 
         return self._attempt("shut down", action, lambda: None)
 
-    def start(self) -> bool:
-        """Configure and activate, unless the parameter `autostart` leaves that to others.
+    def start_configured(self) -> bool:
+        """Configure, unless the parameter `autostart` leaves that to others; False after a failure."""
+        return not self._starts_itself or bool(self.trigger_configure() == TransitionCallbackReturn.SUCCESS)
 
-        Returns:
-            Whether the node is where it should be now.
-        """
-        if not self.parameters.read(NodeConfig).autostart:
-            return True
-        success = TransitionCallbackReturn.SUCCESS
-        return bool(self.trigger_configure() == success and self.trigger_activate() == success)
+    def start_active(self) -> bool:
+        """Activate, unless the parameter `autostart` leaves that to others; False after a failure."""
+        return not self._starts_itself or bool(self.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+
+    @property
+    def _starts_itself(self) -> bool:
+        return self.parameters.read(NodeConfig).autostart
 
     def finish(self) -> None:
         """Stop working and destroy the node, for the end of the process."""
@@ -158,8 +159,9 @@ class ManagedNode(LifecycleNode):
             action()
         except Exception as error:  # noqa: BLE001  (whatever goes wrong, the lifecycle must learn of it)
             self.statistics.set_error(f"{name}: {error}")
-            # The message last: it is the line people read.
-            self.get_logger().error(f"{traceback.format_exc()}{name} failed: {error}")
+            if self.context.ok():  # otherwise the process was told to end, which is no failure
+                # The message last: it is the line people read.
+                self.get_logger().error(f"{traceback.format_exc()}{name} failed: {error}")
             undo()
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f"{name}: done")
@@ -187,10 +189,12 @@ def run_nodes(build: Callable[[], Sequence[ManagedNode]], args: list[str] | None
     executor = SingleThreadedExecutor()
     try:
         nodes = build()
+        # All are configured before the first one takes messages, because loading a model keeps the executor waiting.
+        for step in (ManagedNode.start_configured, ManagedNode.start_active):
+            for node in nodes:
+                if not step(node):
+                    return _failed_start(node)
         for node in nodes:
-            if not node.start():
-                print(f"{node.get_name()}: could not start, see the error above", file=sys.stderr)  # noqa: T201
-                return 1
             executor.add_node(node)
         executor.spin()
     except ParameterException as error:
@@ -198,6 +202,10 @@ def run_nodes(build: Callable[[], Sequence[ManagedNode]], args: list[str] | None
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # rclpy raises its own kind of it where the process was told to end while something was under way.
+        if rclpy.ok():
+            raise
     finally:
         # A launch system passes Ctrl-C on to its children, who then get it twice: the second must not break the end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -206,3 +214,11 @@ def run_nodes(build: Callable[[], Sequence[ManagedNode]], args: list[str] | None
         executor.shutdown()
         rclpy.try_shutdown()
     return 0
+
+
+def _failed_start(node: ManagedNode) -> int:
+    """The exit code where a node did not start: 0 where the process was told to end meanwhile."""
+    if not rclpy.ok():
+        return 0
+    print(f"{node.get_name()}: could not start, see the error above", file=sys.stderr)  # noqa: T201
+    return 1

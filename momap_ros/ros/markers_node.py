@@ -27,7 +27,7 @@ class MarkersNode(Node):
 
     def __init__(self, **node_arguments: Any) -> None:  # noqa: ANN401  (rclpy's own arguments)
         """Subscribe and advertise."""
-        super().__init__("momap_markers", **node_arguments)
+        super().__init__("markers_node", **node_arguments)
         self._settings = Parameters(self, [MarkersConfig])
         self._pairer = StampPairer[PointTrajectories, ObjectMotionArray](tolerance_ns=0, queue_length=2)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)

@@ -21,7 +21,7 @@ class SegmentationNode(FrameNode):
 
     def __init__(self, **node_arguments: Any) -> None:  # noqa: ANN401  (rclpy's own arguments)
         """Declare parameters."""
-        super().__init__("momap_segmentation", [NodeConfig, SegmentationConfig], **node_arguments)
+        super().__init__("segmentation_node", [NodeConfig, SegmentationConfig], **node_arguments)
         self._segmenter: StableSegmenter | None = None
         self._publisher: LifecyclePublisher | None = None
 

@@ -14,7 +14,7 @@ def build_nodes() -> list[ManagedNode]:
     return [
         SegmentationNode(),
         ForecastNode(
-            cli_args=["--ros-args", "-r", "instances:=momap_segmentation/instances"],
+            cli_args=["--ros-args", "-r", "instances:=segmentation_node/instances"],
             parameter_overrides=[Parameter("instances_source", value="topic")],
         ),
     ]

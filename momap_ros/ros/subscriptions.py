@@ -51,7 +51,8 @@ class WatchedSubscription:
         self._message_type = message_type
         self._callback = callback
         self._reliability = reliability
-        self._requested = self._choose()
+        # Best effort connects to any publisher that is not known yet.
+        self._requested = self._choose(ReliabilityPolicy.BEST_EFFORT)
         self._subscription = self._subscribe()
         self._opened_at = time.monotonic()
         self._last_arrival: float | None = None
@@ -73,7 +74,7 @@ class WatchedSubscription:
 
     def refresh(self) -> None:
         """Subscribe anew when the publishers that appeared or left call for another reliability."""
-        choice = self._choose()
+        choice = self._choose(self._requested)
         if choice == self._requested:
             return
         self._node.get_logger().info(f"{self.topic}: subscribing {_words(choice)}, as its publishers offer")
@@ -90,10 +91,11 @@ class WatchedSubscription:
         expected = f"{self._message_type.__module__.split('.')[0]}/msg/{self._message_type.__name__}"
         return silence_text(self, expected, self._publishers())
 
-    def _choose(self) -> ReliabilityPolicy:
+    def _choose(self, without_publishers: ReliabilityPolicy) -> ReliabilityPolicy:
         if self._reliability != "auto":
             return ReliabilityPolicy[self._reliability.upper()]
-        return reliability_on_offer(self._publishers())
+        publishers = self._publishers()
+        return reliability_on_offer(publishers) if publishers else without_publishers
 
     def _publishers(self) -> list[TopicEndpointInfo]:
         return list(self._node.get_publishers_info_by_topic(self.topic))
@@ -112,8 +114,8 @@ class WatchedSubscription:
 
 
 def reliability_on_offer(publishers: Sequence[TopicEndpointInfo]) -> ReliabilityPolicy:
-    """Reliable where there are publishers and all offer it, else best effort."""
-    reliable = publishers and all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
+    """Reliable where all publishers offer it, else best effort."""
+    reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
     return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
 
 

@@ -23,6 +23,7 @@ from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import estimate_object_motions
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.ros.conversions import header_to_msg
+from momap_ros.ros.managed_node import ManagedNode
 
 WIDTH, HEIGHT, FOCAL_PX = 320, 240, 300.0
 FRAME_ID = "camera_color_optical_frame"
@@ -30,7 +31,8 @@ START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000
 NUM_STEPS, STEP_S = 8, 0.25
 VELOCITY_M_S = np.array([0.12, 0.0, -0.04], np.float32)
-WAIT_S = 20.0
+# Generous, because other work may leave this machine little time.
+WAIT_S = 90.0
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
@@ -83,6 +85,11 @@ class Ros:
         rclpy.shutdown(context=self.context)
 
 
+def start(node: ManagedNode) -> bool:
+    """Configure and activate, as an executable does."""
+    return node.start_configured() and node.start_active()
+
+
 class Camera:
     """Publishes one scene again and again: a table seen from above, two boxes on it."""
 
@@ -103,11 +110,20 @@ class Camera:
         self.instances = self.node.create_publisher(Image, "instances", profile)
 
     def wait_for_subscriber(self) -> None:
-        assert self.ros.spin_until(
-            lambda: self.color.get_subscription_count() > 0 and self.depth.get_subscription_count() > 0
-        )
-        # The node looks at what publishers offer a few times a second, and then subscribes anew.
-        self.ros.spin_for(0.6)
+        """Until every input is connected with the reliability offered here: the node may subscribe a second time."""
+        assert self.ros.spin_until(self._is_connected)
+
+    def _is_connected(self) -> bool:
+        counts = []
+        for publisher in (self.color, self.depth, self.info, self.instances):
+            seen = self.node.get_subscriptions_info_by_topic(publisher.topic_name)
+            offered = publisher.qos_profile.reliability
+            if any(info.qos_profile.reliability != offered for info in seen):
+                return False
+            if publisher.get_subscription_count() != len(seen):
+                return False
+            counts.append(len(seen))
+        return all(counts[:3])
 
     def publish(self, index: int) -> int:
         """Publish the frame with a number; returns its stamp."""

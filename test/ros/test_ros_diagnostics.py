@@ -28,7 +28,7 @@ def test_status_shows_rates_stages_skips_and_memory() -> None:
     statistics.set_stages({"forecast": 0.25})
     with statistics.stage("decode"):
         pass
-    status = statistics.status("/momap_forecast", active=True, silent=[])
+    status = statistics.status("/forecast_node", active=True, silent=[])
     shown = values(status)
     assert shown["color/image_raw [Hz]"] == f"{10 / RATE_WINDOW_S:.1f}"
     assert shown["skipped: frames with FrameError"] == "1"

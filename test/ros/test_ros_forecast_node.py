@@ -30,6 +30,7 @@ from ros_harness import (
     depth_message,
     info_message,
     scene,
+    start,
 )
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
@@ -56,10 +57,10 @@ class Started:
         self.node = ros.add(
             ForecastNode(self._build, context=ros.context, use_global_arguments=False, parameter_overrides=overrides)
         )
-        self.trajectories = ros.collect(PointTrajectoriesMsg, "/momap_forecast/trajectories")
-        self.objects = ros.collect(ObjectMotionArray, "/momap_forecast/object_motions")
+        self.trajectories = ros.collect(PointTrajectoriesMsg, "/forecast_node/trajectories")
+        self.objects = ros.collect(ObjectMotionArray, "/forecast_node/object_motions")
         if activate:
-            assert self.node.start()
+            assert start(self.node)
 
     def _build(self, forecast: ForecastConfig, motion: ObjectMotionConfig) -> ConstantVelocityForecaster:
         self.built.append(ConstantVelocityForecaster(forecast, motion))
@@ -277,7 +278,7 @@ def test_settings_that_change_reach_the_next_forecast(ros: Ros) -> None:
 
 def test_cloud_is_published_while_somebody_listens(ros: Ros) -> None:
     started, camera = Started(ros), Camera(ros)
-    clouds = ros.collect(PointCloud2, "/momap_forecast/cloud")
+    clouds = ros.collect(PointCloud2, "/forecast_node/cloud")
     camera.wait_for_subscriber()
     camera.publish(0)
     assert ros.spin_until(lambda: bool(clouds) and bool(started.trajectories))
@@ -300,7 +301,7 @@ def test_auto_takes_what_publishers_offer(ros: Ros, reliability: ReliabilityPoli
 
 def test_lifecycle_service_drives_a_node_without_autostart(ros: Ros) -> None:
     started, camera = Started(ros, autostart=False), Camera(ros)
-    client = camera.node.create_client(ChangeState, "/momap_forecast/change_state")
+    client = camera.node.create_client(ChangeState, "/forecast_node/change_state")
     assert not started.built
     assert ros.spin_until(client.service_is_ready)
     for transition in (1, 3, 4, 2, 1, 3):  # configure, activate, deactivate, clean up, and again
@@ -330,7 +331,7 @@ def test_a_failing_configuration_says_why_and_can_be_repeated(ros: Ros, capfd: p
     printed = capfd.readouterr().err
     assert "Traceback" in printed
     assert "configure failed: expected a checkpoint, got nothing" in printed
-    assert node.start()
+    assert start(node)
 
 
 def test_watchdog_names_topics_and_publishers(ros: Ros, capfd: pytest.CaptureFixture[str]) -> None:

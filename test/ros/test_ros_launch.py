@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2 Python packages")
 pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
-from ros_harness import ConstantVelocityForecaster
+from ros_harness import ConstantVelocityForecaster, start
 
 from momap_ros.config import (
     ForecastConfig,
@@ -47,11 +47,6 @@ GROUPS: dict[str, list[type[Settings]]] = {
     "forecast_node": [ForecastNodeConfig, InputConfig, SegmentationConfig, ForecastConfig, ObjectMotionConfig],
     "markers_node": [MarkersConfig],
     "bag_player": [],
-}
-NODE_NAMES = {
-    "momap_segmentation": "segmentation_node",
-    "momap_forecast": "forecast_node",
-    "momap_markers": "markers_node",
 }
 
 
@@ -193,7 +188,7 @@ def test_remapped_names_are_topics_of_the_nodes(ros: Ros) -> None:
             )
         ),
     }
-    assert all(node.start() for node in started.values())
+    assert all(start(node) for node in started.values())
     markers = ros.add(MarkersNode(**arguments))
     subscribed = {
         executable: {subscription.topic_name.lstrip("/") for subscription in node.subscriptions}
@@ -243,10 +238,10 @@ def test_values_in_the_parameter_file_are_declared_defaults(*, uncommented: bool
     if uncommented:
         text = re.sub(r"^(\s+)# (\w+: )", r"\1\2", text, flags=re.MULTILINE)
     content = yaml.safe_load(text)
-    assert set(content) == {"/**", "/**/momap_forecast", "/**/momap_markers"}
+    assert set(content) == {"/**", "/**/forecast_node", "/**/markers_node"}
     count = 0
     for pattern, section in content.items():
-        executable = NODE_NAMES.get(pattern.split("/")[-1], "segmentation_node")
+        executable = pattern.split("/")[-1] if "node" in pattern else "segmentation_node"
         for name, value in flattened(section["ros__parameters"]).items():
             default = declared(executable)[name]
             assert (value, type(value)) == (default, type(default)), name

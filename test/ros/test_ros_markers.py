@@ -113,7 +113,7 @@ def test_arrows_show_where_moving_objects_go() -> None:
 
 def test_node_draws_a_forecast_once_both_messages_are_there(ros: Ros) -> None:
     ros.add(MarkersNode(context=ros.context, use_global_arguments=False))
-    received = ros.collect(MarkerArray, "/momap_markers/markers")
+    received = ros.collect(MarkerArray, "/markers_node/markers")
     node = ros.node("forecast")
     trajectories = node.create_publisher(PointTrajectoriesMsg, "trajectories", 1)
     motions = node.create_publisher(ObjectMotionArray, "object_motions", 1)
