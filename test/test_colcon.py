@@ -38,7 +38,7 @@ def workspace(repository: Path, tracked_files: list[Path], tmp_path_factory: pyt
     testing = "ON" if "ros-ament-cmake-pytest" in wheels else "OFF"
     arguments = [f"-DBUILD_TESTING={testing}", f"-DPython3_EXECUTABLE={sys.executable}"]
     command = ["colcon", "build", "--event-handlers", "console_direct+", "--cmake-args", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return folder
 
@@ -78,9 +78,7 @@ def test_the_cmake_package_has_the_version_of_package_xml(workspace: Path) -> No
     assert f'set(PACKAGE_VERSION "{version}")' in config.read_text()
 
 
-def test_an_executable_starts(workspace: Path, repository: Path) -> None:
-    if not (repository / "momap_ros/ros/bag_player.py").is_file():
-        pytest.skip("momap_ros/ros/bag_player.py is not there yet")
+def test_an_executable_starts(workspace: Path) -> None:
     done = run_in(workspace, "install/momap_ros/lib/momap_ros/bag_player --help")
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
