@@ -22,6 +22,7 @@ from momap_ros.images import (
     distortion_note,
     frame_from_messages,
     labels_from_image,
+    stamp_ns_of,
 )
 from momap_ros.instances import InstanceMap
 from momap_ros.rgbd import FrameError, RGBDFrame
@@ -193,7 +194,7 @@ class BagReader:
         names = (topics.color.name, topics.depth.name, topics.camera_info.name)
         for connection, log_ns, data in self.raw_messages(*names):
             message = self.decode(connection, data)
-            stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+            stamp_ns = stamp_ns_of(message)
             if connection.topic == topics.camera_info.name:
                 info = message
             elif connection.topic == topics.color.name:
@@ -247,11 +248,11 @@ class _LabelSource:
 
     def at(self, frame: RGBDFrame) -> InstanceMap | None:
         """The label image of exactly this stamp, or None."""
-        while self._next is None or _stamp_ns(self._next) < frame.stamp_ns:
+        while self._next is None or stamp_ns_of(self._next) < frame.stamp_ns:
             _, self._next = next(self._messages, (0, None))
             if self._next is None:
                 return None
-        if _stamp_ns(self._next) != frame.stamp_ns:
+        if stamp_ns_of(self._next) != frame.stamp_ns:
             return None
         ids = labels_from_image(self._next)
         if ids.shape != frame.depth_m.shape:
@@ -260,10 +261,6 @@ class _LabelSource:
                 f"{ids.shape[1]}x{ids.shape[0]}; segment the same images"
             )
         return InstanceMap(ids)
-
-
-def _stamp_ns(message: Message) -> int:
-    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
 def _refuse_what_is_no_bag(path: Path) -> None:

@@ -165,13 +165,13 @@ def import_images(
     with BagWriter(out, storage=storage) as bag:
         for index, (stamp_ns, rgb) in enumerate(_color_images(files.color, description.stamps_s, rate_hz)):
             on_image()
+            if index == 0 and description.instruction:
+                bag.write_prompt(description.instruction, stamp_ns)
             try:
                 _write(bag, files, index, rgb, stamp_ns, description)
             except FrameError as error:
                 result.skipped[str(error)] += 1
                 continue
-            if not result.written and description.instruction:
-                bag.write_prompt(description.instruction, stamp_ns)
             result = replace(result, written=result.written + 1)
         if not result.written:
             reasons = "; ".join(f"{count}x {reason}" for reason, count in result.skipped.most_common())
@@ -297,3 +297,9 @@ def _read_labels(file: Path) -> InstanceMap:
         got = "something unreadable" if image is None else f"{image.dtype} {image.shape}"
         raise BagError(f"{file}: expected labels of one integer channel, got {got}; save them as 8 or 16-bit PNG")
     return InstanceMap(image.astype(np.int32))
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(width, height) of an image file or of a video's first frame."""
+    _, rgb = next(_color_images((file,), (), None))
+    return rgb.shape[1], rgb.shape[0]

@@ -56,6 +56,12 @@ class CompressedImageMessage(Protocol):
     data: Any
 
 
+class StampedMessage(Protocol):
+    """Any message with a std_msgs/Header."""
+
+    header: Any
+
+
 class CameraInfoMessage(Protocol):
     """The fields of sensor_msgs/CameraInfo that are used."""
 
@@ -74,7 +80,7 @@ class CameraInfoMessage(Protocol):
 AnyImageMessage: TypeAlias = "ImageMessage | CompressedImageMessage"
 
 
-def stamp_ns_of(message: AnyImageMessage | CameraInfoMessage) -> int:
+def stamp_ns_of(message: StampedMessage) -> int:
     """Header stamp in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

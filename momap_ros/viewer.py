@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from momap_ros.drawing import Canvas, time_colors
+from momap_ros.drawing import Canvas, instance_color, time_colors
 from momap_ros.geometry import Float32, Float64, PinholeCamera, project, se3_from_parts, transform_points
 from momap_ros.momap import MoMap, PointTrajectories
 from momap_ros.rgbd import RGBDFrame, UInt8
 from momap_ros.splatting import splat_points
 
 MOVING_THRESHOLD_M = 0.02
-
 _MAX_TRACKS = 32
+ORBIT_FRAME_S = 0.08
 _ORBIT_FRAMES = 72
 _ORBIT_YAW_RAD, _ORBIT_PITCH_RAD = 0.45, 0.12
 _BACKDROP = (30, 33, 40)
@@ -74,6 +74,16 @@ def scene_from_forecast(frame: RGBDFrame, trajectories: PointTrajectories, *, hy
     return ViewScene(
         points, colors, _thinned(positions[farthest > MOVING_THRESHOLD_M]), trajectories.step_s, frame.camera
     )
+
+
+def scene_from_points(trajectories: PointTrajectories, *, hypothesis: int = 0) -> ViewScene:
+    """The followed points alone, in the colours of their objects, for forecasts whose images are not at hand."""
+    positions = trajectories.positions[hypothesis]
+    palette = {instance_id: instance_color(int(instance_id)) for instance_id in np.unique(trajectories.object_ids)}
+    colors = np.array([palette[instance_id] for instance_id in trajectories.object_ids], np.uint8).reshape(-1, 3)
+    points = np.ascontiguousarray(positions.transpose(1, 0, 2))
+    camera = _fitted_camera(points[0], trajectories.image_width, trajectories.image_height)
+    return ViewScene(points, colors, _thinned(positions), trajectories.step_s, camera)
 
 
 def orbit_frames(scene: ViewScene, *, width: int = 720) -> Iterator[UInt8]:

@@ -1,0 +1,1 @@
+"""The commands of `momap`, one module each; `--help` imports none of the heavy libraries."""
