@@ -191,6 +191,7 @@ def _node_arguments(config: ForecastConfig, prompt: str) -> list[str]:
         if "/" in config.checkpoint
         else config.checkpoint,
         "forecast.device": config.device,
+        "forecast.num_threads": config.num_threads,
         "forecast.num_hypotheses": config.num_hypotheses,
         "forecast.num_inference_steps": config.num_inference_steps,
         "forecast.prompt": prompt,
