@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from momap_ros.bag_write import BagWriter
-from momap_ros.benchmark.report import STAGES, markdown, read_report, write_report
-from momap_ros.benchmark.run import run_benchmark
+from momap_ros.benchmark.report import STAGES, markdown, read_report
 from momap_ros.benchmark.scene import HEIGHT, WIDTH, first_scene, twenty_objects
+from momap_ros.cli import main
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.object_motion import estimate_object_motions
 
@@ -45,10 +45,12 @@ def test_twenty_objects_move_rigidly_but_for_the_outliers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ros
-def test_a_quick_run_measures_every_stage(bag: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    report = run_benchmark(bag, ForecastConfig(checkpoint=str(tiny_checkpoint)), quick=True)
-    write_report(report, tmp_path / "report.json")
-    assert read_report(tmp_path / "report.json") == report
+def test_a_quick_run_measures_every_stage(
+    bag: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bench", "--quick", "--bag", str(bag), "--checkpoint", str(tiny_checkpoint), "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    report = read_report(tmp_path / "benchmark.json")
     assert report.quick
     assert [item.name for item in report.rows] == [stage.name for stage in STAGES]
     assert [item.skipped for item in report.rows] == [None] * len(STAGES)
@@ -56,4 +58,6 @@ def test_a_quick_run_measures_every_stage(bag: Path, tiny_checkpoint: Path, tmp_
     assert all(median > 0 for name, median in medians.items() if name != "not_network")
     assert medians["end_to_end"] > medians["decode"] + medians["segment"]
     assert report.settings["num_hypotheses"] == ForecastConfig().num_hypotheses
-    assert "A smoke test" in markdown(report)
+    table = (tmp_path / "benchmark.md").read_text()
+    assert table == markdown(report)
+    assert table in capsys.readouterr().out
