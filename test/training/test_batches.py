@@ -175,3 +175,29 @@ def test_loss_weights_give_every_group_its_share(split: PreparedSplit) -> None:
         # In a batch only the common factor differs.
         np.testing.assert_allclose(weights[index] * alone.max(), alone * weights[index].max(), rtol=1e-4, atol=1e-6)
     assert complete >= 3
+
+
+def test_two_moved_objects_halve_their_share_and_a_tiny_one_gets_part_of_it() -> None:
+    """Of three moved objects two are large and one has 2 cells: 2 of the 4 that a full share takes."""
+    body = np.zeros((1, GRID, GRID), np.uint8)
+    body[0, 10:20, 0:8], body[0, 10:20, 12:14], body[0, 25, 0:2], body[0, 25, 10:20] = 7, 8, 9, 10
+    moving = np.isin(body, (7, 8, 9))
+    role = np.where(body > 0, CELL_ROLES["other"], CELL_ROLES["world"]).astype(np.uint8)
+    role[body == 7] = CELL_ROLES["acted"]
+    unused = np.zeros((1, 0))
+    split = PreparedSplit(
+        rgb=unused,
+        points_in_camera=unused,
+        body=body,
+        role=role,
+        mover=unused,
+        moving=moving,
+        latent_from_point=unused,
+        words=unused,
+        scale_m=unused,
+        duration_s=unused,
+        meta=[{}],
+    )
+    weights = loss_weights(split, np.array([0])).numpy()[0, 0]
+    sums = np.array([weights[body[0] == b].sum() for b in (0, 7, 8, 9, 10)])
+    np.testing.assert_allclose(sums / sums[0], np.array([0.25, 0.1, 0.1, 0.05, 0.15]) / 0.25, rtol=1e-4)
