@@ -44,12 +44,24 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
         "samples_seen": state["step"] * options.batch_size,
         "image_size": IMAGE_SIZE,
         "grid": GRID,
-        "simulator": {"mujoco": samples["mujoco"], "splits": samples["splits"]},
+        "simulator": {"mujoco": samples["mujoco"], "package": samples["package"]} | _training_split(samples),
     }
     with atomic_path(out) as folder:
         pipeline.save_pretrained(folder)
         write_info(folder, codec.num_steps, training)
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def _training_split(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What regenerates the training samples: episodes (first, one past the last), views, image size, count."""
+    split = manifest["splits"]["train"]
+    episodes: list[list[int]] = []
+    for first, last in split["episodes"]:
+        if episodes and episodes[-1][1] == first:
+            episodes[-1][1] = last
+        else:
+            episodes.append([first, last])
+    return {"episodes": episodes, "views": split["num_views"], "size": split["size"], "samples": split["samples"]}
 
 
 def main() -> int:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
 
 OPTIONS = SmallTraining(steps=2, batch_size=4, warmup_steps=1, channels=(32, 64))
-MANIFEST = {"mujoco": "4.0.0", "splits": {"train": {"episodes": [[0, 12]]}}}
+TRAIN_SPLIT = {"episodes": [[0, 5], [5, 12], [20, 30]], "num_views": 3, "size": 64, "samples": 61}
+MANIFEST = {"mujoco": "4.0.0", "package": "0.1.0", "splits": {"train": TRAIN_SPLIT}}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,14 @@ def test_the_checkpoint_says_how_it_came_to_be(exported: Path) -> None:
     training = info["training"]
     assert (training["steps_done"], training["samples_seen"]) == (2, 8)
     assert training["options"] == json.loads(json.dumps(vars(OPTIONS)))
-    assert training["simulator"] == MANIFEST
+    assert training["simulator"] == {
+        "mujoco": "4.0.0",
+        "package": "0.1.0",
+        "episodes": [[0, 12], [20, 30]],
+        "views": 3,
+        "size": 64,
+        "samples": 61,
+    }
 
 
 def test_the_schedule_is_that_of_the_training(exported: Path) -> None:
