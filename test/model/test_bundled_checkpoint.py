@@ -39,7 +39,7 @@ def test_weights_are_stored_in_half_precision_and_the_codec_in_single() -> None:
 def test_it_says_what_it_was_trained_on() -> None:
     training = read_info(SMALL)["training"]
     assert training["samples_seen"] > 100_000
-    assert training["simulator"]["splits"]["train"]["samples"] > 10_000
+    assert training["simulator"]["samples"] > 10_000
 
 
 def test_forecasts_of_unseen_scenes_beat_a_world_at_rest(simulated: list[Sample]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPTIONS = SmallTraining(steps=2, batch_size=4, warmup_steps=1, channels=(32, 64))
 TRAIN_SPLIT = {"episodes": [[0, 5], [5, 12], [20, 30]], "num_views": 3, "size": 64, "samples": 61}
-MANIFEST = {"mujoco": "4.0.0", "package": "0.1.0", "splits": {"train": TRAIN_SPLIT}}
+MANIFEST = {"mujoco": "4.0.0", "package": "9.8.7", "splits": {"train": TRAIN_SPLIT}}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_checkpoint_says_how_it_came_to_be(exported: Path) -> None:
     assert training["options"] == json.loads(json.dumps(vars(OPTIONS)))
     assert training["simulator"] == {
         "mujoco": "4.0.0",
-        "package": "0.1.0",
+        "package": "9.8.7",
         "episodes": [[0, 12], [20, 30]],
         "views": 3,
         "size": 64,
