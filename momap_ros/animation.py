@@ -17,7 +17,7 @@ from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.rgbd import RGBDFrame, UInt8
 from momap_ros.splatting import nearest_weights, splat_points
-from momap_ros.visualization import MOVING_PROBABILITY
+from momap_ros.visualization import moving_objects
 
 _MAX_WIDTH, _MIN_WIDTH = 960, 640
 _TRACKS_PER_OBJECT = 6
@@ -55,7 +55,7 @@ def forecast_frames(
         factor = -(-frame.camera.width // _MAX_WIDTH)
         width, height = frame.camera.width // factor, frame.camera.height // factor
         frame, instances = frame.resized(width, height), instances.resized(width, height)
-    moving = [item.instance_id for item in objects if item.valid and item.moving_probability >= MOVING_PROBABILITY]
+    moving = [motion.instance_id for motion in moving_objects(objects)]
     carried = _Carried(frame, instances, trajectories, moving=moving, hypothesis=hypothesis)
     background = frame.rgb * np.float32(_BACKGROUND_BRIGHTNESS)
     background[carried.mask] = frame.rgb[carried.mask] * np.float32(_GHOST_BRIGHTNESS)

@@ -17,8 +17,10 @@ from momap_ros.rgbd import RGBDFrame, UInt8
 
 # A probability above a half: more futures move the object than not.
 MOVING_PROBABILITY = 0.5
+# Shorter ways are not worth an arrow.
+_MIN_TRAVEL_M = 0.015
 
-_FILL_OPACITY, _TRACK_OPACITY = 0.40, 0.75
+_FILL_OPACITY, _TRACK_OPACITY, _ALTERNATIVES_OPACITY = 0.40, 0.75, 0.35
 # More lines hide the image and each other.
 _TRACKS_IN_TOTAL, _MIN_TRACKS_PER_OBJECT = 28, 7
 _LABEL_SIZE = 18
@@ -104,14 +106,18 @@ def draw_trajectories(
     """
     canvas = Canvas(_calm(frame.rgb), min_width=min_width)
     plain = canvas.image.copy()
-    moving = [motion for motion in objects if motion.valid and motion.moving_probability >= MOVING_PROBABILITY]
+    moving = moving_objects(objects)
+    for motion in moving:
+        points = np.flatnonzero(trajectories.object_ids == motion.instance_id)
+        _draw_alternatives(canvas, frame, trajectories.positions[:, points], hypothesis)
+    canvas.blend(plain, 1.0 - _ALTERNATIVES_OPACITY)
+    with_alternatives = canvas.image.copy()
     for motion in moving:
         points = np.flatnonzero(trajectories.object_ids == motion.instance_id)
         count = min(len(points), max(_TRACKS_IN_TOTAL // len(moving), _MIN_TRACKS_PER_OBJECT))
         chosen = points[((np.arange(count) + 0.5) * len(points) / max(count, 1)).astype(int)]
-        _draw_alternatives(canvas, frame, trajectories.positions[:, points], hypothesis)
         _draw_tracks(canvas, project(trajectories.positions[hypothesis, chosen], frame.camera), thickness=2, arrow=12.0)
-    canvas.blend(plain, 1.0 - _TRACK_OPACITY)
+    canvas.blend(with_alternatives, 1.0 - _TRACK_OPACITY)
     for motion in moving:
         path = project(transform_points(motion.motion_t_from_0, motion.centroid_m), frame.camera)
         _draw_tracks(canvas, path[None], thickness=6, arrow=26.0)
@@ -123,6 +129,21 @@ def draw_trajectories(
     if not moving:
         canvas.text(["nothing moves"], (canvas.image.shape[1] / 2, 14), size=22, anchor="centre top")
     return canvas.image
+
+
+def moving_objects(objects: Sequence[ObjectMotion]) -> list[ObjectMotion]:
+    """The objects that move in most futures, and visibly in the one that is reported."""
+    return [
+        motion
+        for motion in objects
+        if motion.valid and motion.moving_probability >= MOVING_PROBABILITY and _travel_m(motion) >= _MIN_TRAVEL_M
+    ]
+
+
+def _travel_m(motion: ObjectMotion) -> float:
+    """Largest distance of the centroid from its start, metres."""
+    path = transform_points(motion.motion_t_from_0, motion.centroid_m)
+    return float(np.linalg.norm(path - path[0], axis=-1).max())
 
 
 def _calm(rgb: UInt8) -> UInt8:
