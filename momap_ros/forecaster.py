@@ -16,7 +16,7 @@ import numpy as np
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.geometry import PinholeCamera
 from momap_ros.instances import InstanceMap, Int32
-from momap_ros.momap import MoMap, PointTrajectories
+from momap_ros.momap import MoMap, PointTrajectories, representative_order
 from momap_ros.object_motion import ObjectMotion, estimate_object_motions
 from momap_ros.rgbd import RGBDFrame
 
@@ -32,8 +32,9 @@ class Forecast:
     """Everything known about the future of one frame.
 
     Attributes:
-        trajectories: all hypotheses of the followed pixels; metres, the camera's optical frame.
-        objects: one motion per instance, in rising order of id.
+        trajectories: all hypotheses of the followed pixels, the most representative one first; metres, the camera's
+            optical frame.
+        objects: one motion per instance in that first hypothesis, in rising order of id.
         output: the model's drawing, for dense maps.
         timings_s: seconds per stage: model, decode, objects.
         ignored_words: words of the prompt that the model does not know, or beyond its length limit.
@@ -143,11 +144,14 @@ class Forecaster:
         )
         drawn = time.perf_counter()
         pixels = foreground_pixels(frame, instances, self.config.max_points)
+        # The most representative future comes first: it is the one that objects, pictures and messages describe.
+        output = output.reordered(representative_order(output.trajectories(pixels)))
         trajectories = output.trajectories(pixels)
         decoded = time.perf_counter()
         objects = estimate_object_motions(
             trajectories,
             self.motion,
+            hypothesis=0,
             labels=instances.labels,
             moving_probability=output.instance_moving_probability(),
         )

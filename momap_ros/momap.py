@@ -168,6 +168,17 @@ class PointTrajectories:
         )
 
 
+def representative_order(trajectories: PointTrajectories) -> npt.NDArray[np.intp]:
+    """(N,) hypotheses in rising mean distance of their end points from those of all others; the first is the medoid.
+
+    Points whose end is unknown in any hypothesis are left out; hypotheses at the same distance keep their order.
+    """
+    ends = trajectories.positions[:, :, -1].astype(np.float64)
+    ends = ends[:, np.isfinite(ends).all(axis=(0, 2))]
+    distances = np.array([np.linalg.norm(ends - end, axis=-1).sum() for end in ends])
+    return np.argsort(distances, kind="stable")
+
+
 def direction_flags(displacement_m: FloatArray, threshold_m: float) -> npt.NDArray[np.int8]:
     """Sign of each component, 0 below the threshold: the paper's nine flags (three axes x {-, stay, +}).
 

@@ -94,18 +94,21 @@ def estimate_object_motions(
     trajectories: PointTrajectories,
     config: ObjectMotionConfig,
     *,
+    hypothesis: int | None = None,
     labels: Mapping[int, str] | None = None,
     moving_probability: Mapping[int, float] | None = None,
 ) -> list[ObjectMotion]:
     """The motion of every object in the trajectories.
 
-    Hypotheses are never averaged. Each is fitted alone; the one reported is the medoid, whose centroid track has the
-    smallest mean distance from the others'. Another hypothesis agrees with it when their ends differ by at most
-    `config.moving_threshold_m` or a quarter of the medoid's displacement, whichever is larger.
+    Hypotheses are never averaged. Each is fitted alone and one is reported. Another hypothesis agrees with it when
+    their ends differ by at most `config.moving_threshold_m` or a quarter of the reported displacement, whichever is
+    larger.
 
     Args:
         trajectories: N futures of P points; all hypotheses share step 0, the observation.
         config: thresholds and limits.
+        hypothesis: the one to report, the same for all objects, so that together they are one possible future; where
+            None, each object's own medoid, whose centroid track has the smallest mean distance from the others'.
         labels: names of some objects.
         moving_probability: the model's own probability that an object moves; where absent, the share of hypotheses in
             which the centroid at any step is farther than `config.moving_threshold_m` from its start.
@@ -122,7 +125,10 @@ def estimate_object_motions(
             continue
         label = (labels or {}).get(instance_id, "")
         probability = (moving_probability or {}).get(instance_id)
-        motions.append(_object_motion(trajectories, points, config, label=label, probability=probability))
+        motion = _object_motion(
+            trajectories, points, config, hypothesis=hypothesis, label=label, probability=probability
+        )
+        motions.append(motion)
     return motions
 
 
@@ -274,6 +280,7 @@ def _object_motion(
     points: npt.NDArray[np.intp],
     config: ObjectMotionConfig,
     *,
+    hypothesis: int | None,
     label: str,
     probability: float | None,
 ) -> ObjectMotion:
@@ -289,7 +296,7 @@ def _object_motion(
     positions = trajectories.positions[:, points]
     tracks = fit_rigid_tracks(positions[0, :, 0], positions, iterations=config.reweighting_iterations)
     paths = transform_points(tracks.motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
-    chosen = _medoid(paths, tracks.valid)
+    chosen = _medoid(paths, tracks.valid) if hypothesis is None else hypothesis
     if probability is None:
         farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
         probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.forecaster import Forecast, all_pixels
 from momap_ros.geometry import Float32, Float64
-from momap_ros.momap import PointTrajectories
+from momap_ros.momap import PointTrajectories, representative_order
 from momap_ros.object_motion import ObjectMotion, estimate_object_motions
 from momap_ros.shapes import check_shapes
 
@@ -26,17 +25,6 @@ def published_trajectories(forecast: Forecast, config: ForecastConfig) -> PointT
         positions=trajectories.positions[hypotheses],
         confidence=None if trajectories.confidence is None else trajectories.confidence[hypotheses],
     )
-
-
-def representative_order(trajectories: PointTrajectories) -> npt.NDArray[np.intp]:
-    """(N,) hypotheses in rising mean distance of their end points from those of all others; the first is the medoid.
-
-    Points whose end is unknown in any hypothesis are left out; hypotheses at the same distance keep their order.
-    """
-    ends = trajectories.positions[:, :, -1].astype(np.float64)
-    ends = ends[:, np.isfinite(ends).all(axis=(0, 2))]
-    distances = np.array([np.linalg.norm(ends - end, axis=-1).sum() for end in ends])
-    return np.argsort(distances, kind="stable")
 
 
 def in_frame(trajectories: PointTrajectories, target_from_source: Float64, frame_id: str) -> PointTrajectories:
@@ -60,6 +48,7 @@ def objects_in_frame(
     return estimate_object_motions(
         in_frame(forecast.trajectories, target_from_source, frame_id),
         config,
+        hypothesis=int(representative_order(forecast.trajectories)[0]),
         labels={motion.instance_id: motion.label for motion in forecast.objects},
         moving_probability={motion.instance_id: motion.moving_probability for motion in forecast.objects},
     )

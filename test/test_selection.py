@@ -6,14 +6,13 @@ import numpy as np
 
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.forecaster import Forecast
-from momap_ros.momap import PointTrajectories
+from momap_ros.momap import PointTrajectories, representative_order
 from momap_ros.object_motion import estimate_object_motions
 from momap_ros.selection import (
     in_frame,
     mean_velocity_m_s,
     objects_in_frame,
     published_trajectories,
-    representative_order,
 )
 
 # Quarter turn about z, x becomes y and y becomes -x, and a shift.

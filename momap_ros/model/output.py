@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -95,6 +95,13 @@ class MoMapOutput:
         """Instance id -> probability that it moves, mean over the hypotheses; absent: what the model could not see."""
         mean = self.moving_probability.mean(dim=0)
         return {instance_id: float(mean[slot]) for slot, instance_id in enumerate(self.grid.slot_ids, start=1)}
+
+    def reordered(self, order: npt.NDArray[np.intp]) -> MoMapOutput:
+        """The same futures in another order: (N,) indices of the present one."""
+        rows = torch.from_numpy(order)
+        return replace(
+            self, latents=self.latents[rows], maps=self.maps[rows], moving_probability=self.moving_probability[rows]
+        )
 
     def trajectories(self, pixels: Int32, hypotheses: Sequence[int] | None = None) -> PointTrajectories:
         """The futures of chosen pixels of the source image.

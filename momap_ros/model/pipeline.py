@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.utils import logging as diffusers_logging
 
 from momap_ros.conditioning import (
     GRID,
@@ -76,6 +77,7 @@ class MoMapPipeline(DiffusionPipeline):
         info = read_info(folder)
         # Weights are stored in half precision to be small and always computed with in float32, the codec above all.
         fixed = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
+        diffusers_logging.disable_progress_bar()  # four small files; the bar would land in node logs
         try:
             pipeline: MoMapPipeline = super().from_pretrained(folder, **fixed, **options)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
