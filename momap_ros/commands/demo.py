@@ -100,11 +100,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_directly(arguments: argparse.Namespace) -> int:
-    from momap_ros.cli import build_parser
+    from momap_ros.commands import forecast
 
+    parser = argparse.ArgumentParser()
+    forecast.add_parser(parser.add_subparsers())
     options = ["--every", str(DIRECT_EVERY), "--checkpoint", arguments.checkpoint, "--device", arguments.device]
     options += ["--num-hypotheses", str(arguments.num_hypotheses)]
-    direct = build_parser().parse_args(["forecast", str(arguments.bag), "--out", str(arguments.out), *options])
+    direct = parser.parse_args(["forecast", str(arguments.bag), "--out", str(arguments.out), *options])
     return int(direct.run(direct))
 
 
