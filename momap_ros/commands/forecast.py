@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,17 +191,16 @@ def store(writer: BagWriter, result: Result, config: ForecastConfig, *, with_inp
 def draw(arguments: argparse.Namespace, result: Result, *, is_first: bool) -> None:
     """Write the pictures and the dense map that were asked for."""
     from momap_ros.forecast_files import PicturedForecast, write_animation, write_stills
-    from momap_ros.selection import representative_order
 
-    trajectories = result.forecast.trajectories
-    order = representative_order(trajectories)
     suffix = f"_{result.item.index:04d}"
     if arguments.save_momap:
-        result.forecast.momap(int(order[0])).save(arguments.out / f"momap{suffix}.npz")
+        result.forecast.momap(0).save(arguments.out / f"momap{suffix}.npz")
     if arguments.pictures == "none" or (arguments.pictures == "first" and not is_first):
         return
-    ordered = dataclasses.replace(trajectories, positions=trajectories.positions[order], confidence=None)
-    pictured = PicturedForecast(result.item.frame, result.instances, ordered, result.forecast.objects, result.prompt)
+    forecast = result.forecast
+    pictured = PicturedForecast(
+        result.item.frame, result.instances, forecast.trajectories, forecast.objects, result.prompt
+    )
     write_stills(arguments.out, pictured, suffix=suffix if arguments.pictures == "all" else "")
     if is_first:
         write_animation(arguments.out, pictured)
