@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,34 +77,21 @@ class CameraInputs:
         self._info: CameraInfo | None = None
         self._pair_without_info: Pair[Image, Image] | None = None
         self._warned_at: dict[str, float] = {}
-        self._opened_at = time.monotonic()
-        self._last_pair_at = self._opened_at
-        self._last_frame_at = self._opened_at
+        self._last_pair_at = time.monotonic()
+        self._last_frame_at = time.monotonic()
         tolerance_ns = int(settings.sync_tolerance_s * 1e9)
         self._pairer = StampPairer[Image, Image](tolerance_ns=tolerance_ns, on_rewind=self._rewound)
         # Label images carry the colour image's stamp, so they match exactly or not at all.
         self._labeller = StampPairer[CameraMessages, Image](
             tolerance_ns=0, queue_length=FRAMES_WAITING, on_rewind=self._rewound
         )
-        callbacks = {
-            "color/image_raw": (Image, self._receive_color),
-            "depth/image_raw": (Image, self._receive_depth),
-            "color/camera_info": (CameraInfo, self._receive_info),
-        }
-        if with_instances:
-            callbacks["instances"] = (Image, self._receive_instances)
-        self._subscriptions = {
-            name: WatchedSubscription(node, kind, name, callback, reliability=settings.reliability)
-            for name, (kind, callback) in callbacks.items()
-        }
+        self._subscriptions = self._subscribe(settings.reliability, with_instances=with_instances)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._housekeeping = node.create_timer(HOUSEKEEPING_S, self._keep_house, clock=steady)
         self._settle_timer = node.create_timer(SETTLE_S, self._settle, clock=steady)
         self._settle_timer.cancel()
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._jump = node.get_clock().create_jump_callback(back, post_callback=lambda _: self._rewound())
-        for subscription in self._subscriptions.values():
-            node.get_logger().info(f"input {subscription.input_name} is {subscription.topic}")
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -116,6 +104,24 @@ class CameraInputs:
     def silent(self) -> list[str]:
         """Topics from which nothing came for as long as the watchdog allows."""
         return [subscription.topic for subscription in self._silent_subscriptions()]
+
+    def _subscribe(self, reliability: str, *, with_instances: bool) -> dict[str, WatchedSubscription]:
+        callbacks = {
+            "color/image_raw": (Image, self._receive_color),
+            "depth/image_raw": (Image, self._receive_depth),
+            "color/camera_info": (CameraInfo, self._receive_info),
+        }
+        if with_instances:
+            callbacks["instances"] = (Image, self._receive_instances)
+        subscriptions = {}
+        with ExitStack() as undo:  # a QoS override may be refused
+            for name, (kind, callback) in callbacks.items():
+                subscription = WatchedSubscription(self._node, kind, name, callback, reliability=reliability)
+                undo.callback(subscription.close)
+                subscriptions[name] = subscription
+                self._node.get_logger().info(f"input {name} is {subscription.topic}")
+            undo.pop_all()
+        return subscriptions
 
     def _receive_color(self, message: Image) -> None:
         stamp_ns = self._accepted("color/image_raw", message)

@@ -21,15 +21,12 @@ from momap_ros.rgbd import RGBDFrame
 from momap_ros.ros.camera_inputs import CameraMessages
 from momap_ros.ros.conversions import cloud_to_msg, forecast_from_numpy, header_to_msg, objects_to_msg
 from momap_ros.ros.diagnostics import release_gpu_memory
-from momap_ros.ros.frame_node import FrameNode
+from momap_ros.ros.frame_node import WARM_UP_SIZE, FrameNode
 from momap_ros.ros.managed_node import run_nodes
 from momap_ros.ros.segmenting import StableSegmenter
 from momap_ros.ros.target_frame import TargetFrame
 from momap_ros.segmentation.labels import instances_from_labels
 from momap_ros.selection import in_frame, mean_velocity_m_s, objects_in_frame, published_trajectories
-
-# The first run of a network is many times slower than the others, for every image size alike: the model's is fixed.
-WARM_UP_SIZE = (640, 480)
 
 
 class AnyForecaster(Protocol):
@@ -82,9 +79,9 @@ class ForecastNode(FrameNode):
         if config.target_frame and self._target is None:
             self._target = TargetFrame(self, config.target_frame)
         if not self.wants_instances:
-            self._segmenter = StableSegmenter(self.parameters.read(SegmentationConfig))
+            self._segmenter = self.load_segmenter()
         try:
-            with self.statistics.stage("load"):
+            with self.statistics.stage("load model"):
                 self._forecaster = self._build_forecaster(config, self.parameters.read(ObjectMotionConfig))
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
@@ -92,7 +89,7 @@ class ForecastNode(FrameNode):
                 "pip install 'momap_ros[model]'"
             ) from error
         warm_up_s = self._forecaster.warm_up(*WARM_UP_SIZE)
-        load_s = self.statistics.stage_s("load")
+        load_s = self.statistics.stage_s("load model")
         self.get_logger().info(f"checkpoint {config.checkpoint}: loaded in {load_s:.1f} s, first run {warm_up_s:.1f} s")
         self._outputs = {
             "trajectories": self.create_output(PointTrajectories, "~/trajectories"),

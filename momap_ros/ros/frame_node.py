@@ -8,22 +8,26 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from momap_ros.config import InputConfig, Settings
+from momap_ros.config import InputConfig, SegmentationConfig, Settings
 from momap_ros.images import ConversionError, frame_from_messages
 from momap_ros.rgbd import FrameError, RGBDFrame
 from momap_ros.ros.camera_inputs import CameraInputs, CameraMessages
 from momap_ros.ros.diagnostics import is_out_of_memory, release_gpu_memory
 from momap_ros.ros.managed_node import ManagedNode
+from momap_ros.ros.segmenting import StableSegmenter
+from momap_ros.ros.target_frame import TransformError
 from momap_ros.ros.worker import LatestOnlyWorker
 from momap_ros.segmentation.base import SegmentationError
 
+# A first run is many times slower than the others. Networks have input sizes of their own, so any image size will do.
+WARM_UP_SIZE = (640, 480)
 # Frames in a row for which the GPU's memory did not suffice, before the node stops trying.
 OUT_OF_MEMORY_LIMIT = 3
 # A failure that repeats is logged this often; it is counted every time.
 REPEAT_S = 10.0
 
-# What a camera can do wrong; the text says what to do, so a traceback would only hide it.
-INPUT_ERRORS = (ConversionError, FrameError, SegmentationError)
+# What a camera or TF can do wrong; the text says what to do, so a traceback would only hide it.
+INPUT_ERRORS = (ConversionError, FrameError, SegmentationError, TransformError)
 
 
 class FrameNode(ManagedNode):
@@ -74,6 +78,15 @@ class FrameNode(ManagedNode):
         """Topics from which nothing comes."""
         return [] if self._inputs is None else self._inputs.silent()
 
+    def load_segmenter(self) -> StableSegmenter:
+        """The segmenter that the settings name, run once."""
+        config = self.parameters.read(SegmentationConfig)
+        with self.statistics.stage("load segmenter"):
+            segmenter = StableSegmenter(config)
+        load_s, warm_up_s = self.statistics.stage_s("load segmenter"), segmenter.warm_up(*WARM_UP_SIZE)
+        self.get_logger().info(f"segmentation {config.method}: loaded in {load_s:.1f} s, first run {warm_up_s:.1f} s")
+        return segmenter
+
     def decode(self, messages: CameraMessages) -> RGBDFrame:
         """The frame of some messages; the time it takes goes to the statistics."""
         with self.statistics.stage("decode"):
@@ -100,6 +113,8 @@ class FrameNode(ManagedNode):
 
     def _report(self, error: Exception) -> None:
         """Name a failed frame; called in the worker's thread by an except clause."""
+        if not self.context.ok():
+            return  # The process was told to end while the frame was under way.
         kind = type(error).__name__
         self.statistics.count_skipped(f"frames with {kind}")
         self.statistics.set_error(str(error))

@@ -27,7 +27,7 @@ class SegmentationNode(FrameNode):
 
     def configure(self) -> None:
         """Load the segmenter and advertise."""
-        self._segmenter = StableSegmenter(self.parameters.read(SegmentationConfig))
+        self._segmenter = self.load_segmenter()
         self._publisher = self.create_output(Image, "~/instances")
 
     def cleanup(self) -> None:

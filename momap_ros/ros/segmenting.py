@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+
+import numpy as np
 
 from momap_ros.config import SegmentationConfig
+from momap_ros.geometry import PinholeCamera
 from momap_ros.instances import InstanceMap
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.ros.conversions import MAX_LABEL
@@ -49,6 +53,16 @@ class StableSegmenter:
             self._tracker.reset()
             stable = self._tracker(frame, found)
         return stable
+
+    def warm_up(self, width: int, height: int) -> float:
+        """Segment a synthetic box on a table, so that the first real frame is not slow; returns seconds."""
+        depth_m = np.full((height, width), 0.8, np.float32)
+        box = np.s_[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3]
+        depth_m[box] = 0.7
+        camera = PinholeCamera.from_fov(width, height, vertical_fov_rad=0.8)
+        started = time.perf_counter()
+        self._segmenter(RGBDFrame(np.full((height, width, 3), 128, np.uint8), depth_m, camera))
+        return time.perf_counter() - started
 
     def reset(self) -> None:
         """Ids start anew with the next frame; may be called from another thread."""

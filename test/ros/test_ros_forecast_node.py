@@ -32,13 +32,20 @@ from ros_harness import (
     scene,
     start,
 )
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.images import stamp_ns_of
 from momap_ros.instances import InstanceMap
-from momap_ros.ros.conversions import forecast_to_numpy, header_to_msg, labels_to_msg, seconds_from_duration
+from momap_ros.ros.conversions import (
+    forecast_to_numpy,
+    header_to_msg,
+    labels_to_msg,
+    seconds_from_duration,
+    stamp_to_msg,
+)
 from momap_ros.ros.forecast_node import ForecastNode
 
 if TYPE_CHECKING:
@@ -375,3 +382,67 @@ def test_parameters_out_of_range_are_refused(ros: Ros) -> None:
         assert not result.successful, name
         assert result.reason, name
         assert node.get_parameter(name).value == before
+
+
+def test_simulated_time_that_goes_back_starts_afresh(ros: Ros) -> None:
+    started, camera = Started(ros, use_sim_time=True), Camera(ros)
+    clock = camera.node.create_publisher(Clock, "/clock", 10)
+    assert ros.spin_until(lambda: clock.get_subscription_count() > 0)
+
+    def set_clock(stamp_ns: int) -> None:
+        clock.publish(Clock(clock=stamp_to_msg(stamp_ns)))
+        assert ros.spin_until(lambda: started.node.get_clock().now().nanoseconds == stamp_ns)
+
+    set_clock(START_NS + PERIOD_NS)
+    set_clock(START_NS + 2 * PERIOD_NS)
+    before = started.node.statistics.skipped().get("time went back", 0)
+    set_clock(START_NS)
+    assert started.node.statistics.skipped()["time went back"] == before + 1
+    camera.wait_for_subscriber()
+    stamp_ns = camera.publish(1)
+    assert ros.spin_until(lambda: bool(started.objects))
+    assert started.stamps() == [stamp_ns]
+    assert seconds_from_duration(started.objects[0].latency) == pytest.approx(-PERIOD_NS * 1e-9)
+
+
+def test_qos_of_inputs_and_outputs_can_be_overridden(ros: Ros) -> None:
+    name = "qos_overrides./{}"
+    overrides: dict[str, Any] = {
+        name.format("color/image_raw.subscription.depth"): 9,
+        name.format("forecast_node/trajectories.publisher.reliability"): "best_effort",
+    }
+    Started(ros, **overrides)
+    looker = ros.node("looker")
+    assert ros.spin_until(lambda: bool(looker.get_publishers_info_by_topic("/forecast_node/trajectories")))
+    (offered,) = looker.get_publishers_info_by_topic("/forecast_node/trajectories")
+    assert offered.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    node = next(node for node in ros.nodes if node.get_name() == "forecast_node")
+    assert node.get_parameter(name.format("color/image_raw.subscription.depth")).value == 9
+
+
+def test_a_failing_activation_leaves_the_node_inactive_and_idle(ros: Ros, capfd: pytest.CaptureFixture[str]) -> None:
+    override = Parameter("qos_overrides./depth/image_raw.subscription.history", value="sometimes")
+    node = ros.add(
+        ForecastNode(
+            ConstantVelocityForecaster,
+            context=ros.context,
+            use_global_arguments=False,
+            parameter_overrides=[override],
+        )
+    )
+    threads = threading.active_count()
+    assert node.start_configured()
+    assert not node.start_active()
+    assert "activate failed: Unexpected QoS override" in capfd.readouterr().err
+    assert not node.is_active
+    assert threading.active_count() == threads
+    assert "/color/image_raw" not in {subscription.topic_name for subscription in node.subscriptions}
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+
+
+def test_shutdown_from_active_stops_everything(ros: Ros) -> None:
+    started, camera = Started(ros), Camera(ros)
+    camera.wait_for_subscriber()
+    assert started.node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
+    assert not started.node.is_active
+    assert ros.spin_until(lambda: camera.color.get_subscription_count() == 0)
