@@ -94,7 +94,7 @@ def model_stages(scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[
             lambda: dataclasses.replace(moving, frame=fresh(scene.frame)).trajectories(pixels), effort
         ),
         "dense_momap": measure(lambda: moving.momap(0, DENSE_SIZE, DENSE_SIZE), effort),
-        "motion_default": measure(lambda: estimate_object_motions(forecast.trajectories, motion), effort),
+        "motion_default": measure(lambda: estimate_object_motions(forecast.trajectories, motion, hypothesis=0), effort),
         "forecast": measure(lambda: forecaster(fresh(scene.frame), instances), effort),
     }
     published = published_trajectories(forecast, config)
