@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,12 +105,12 @@ class Forecaster:
         device = forecast.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Settings that a running node may change are read again for every frame.
         self.config, self.motion = forecast, motion
         self.pipeline = MoMapPipeline.from_pretrained(forecast.checkpoint)
         self.pipeline.scene_encoder.to(device)
         self.pipeline.denoiser.to(device)
         self.device = device
-        self._generator = partial(torch.Generator().manual_seed, forecast.seed)
 
     def __call__(
         self,
@@ -132,6 +131,8 @@ class Forecaster:
             FrameError: the frame has no depth.
             ValueError: a hint for an unknown instance.
         """
+        import torch
+
         started = time.perf_counter()
         output = self.pipeline(
             frame,
@@ -140,7 +141,7 @@ class Forecaster:
             hints=hints,
             num_hypotheses=self.config.num_hypotheses,
             num_inference_steps=self.config.num_inference_steps,
-            generator=self._generator(),
+            generator=torch.Generator().manual_seed(self.config.seed),
         )
         drawn = time.perf_counter()
         pixels = foreground_pixels(frame, instances, self.config.max_points)

@@ -9,21 +9,21 @@ import numpy as np
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.forecaster import Forecast, all_pixels
 from momap_ros.geometry import Float32, Float64
-from momap_ros.momap import PointTrajectories, representative_order
+from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import ObjectMotion, estimate_object_motions
 from momap_ros.shapes import check_shapes
 
 
 def published_trajectories(forecast: Forecast, config: ForecastConfig) -> PointTrajectories:
-    """What `config` says of a forecast's trajectories: the most representative hypotheses, of some or of all pixels."""
-    hypotheses = representative_order(forecast.trajectories)[: config.published_hypotheses]
-    if config.dense:
-        return forecast.output.trajectories(all_pixels(forecast.output.frame), hypotheses.tolist())
+    """The first hypotheses of a forecast, of the followed or of all pixels, as `config` says."""
     trajectories = forecast.trajectories
+    count = min(config.published_hypotheses, trajectories.num_hypotheses)
+    if config.dense:
+        return forecast.output.trajectories(all_pixels(forecast.output.frame), range(count))
     return dataclasses.replace(
         trajectories,
-        positions=trajectories.positions[hypotheses],
-        confidence=None if trajectories.confidence is None else trajectories.confidence[hypotheses],
+        positions=trajectories.positions[:count],
+        confidence=None if trajectories.confidence is None else trajectories.confidence[:count],
     )
 
 
@@ -48,7 +48,7 @@ def objects_in_frame(
     return estimate_object_motions(
         in_frame(forecast.trajectories, target_from_source, frame_id),
         config,
-        hypothesis=int(representative_order(forecast.trajectories)[0]),
+        hypothesis=0,
         labels={motion.instance_id: motion.label for motion in forecast.objects},
         moving_probability={motion.instance_id: motion.moving_probability for motion in forecast.objects},
     )

@@ -145,6 +145,8 @@ def test_equal_settings_give_equal_forecasts(
     np.testing.assert_array_equal(loaded_again(*scene).trajectories.positions, first.positions)
     other_seed = Forecaster(replace(config, seed=1), ObjectMotionConfig())
     assert np.abs(other_seed(*scene).trajectories.positions - first.positions).max() > 1e-3
+    other_seed.config = config  # as a node does when a parameter changes
+    np.testing.assert_array_equal(other_seed(*scene).trajectories.positions, first.positions)
 
 
 def test_the_configured_prompt_is_used_where_none_is_given(

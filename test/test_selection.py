@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
-from momap_ros.forecaster import Forecast
+from momap_ros.forecaster import Forecast, Forecaster
+from momap_ros.geometry import PinholeCamera
+from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories, representative_order
 from momap_ros.object_motion import estimate_object_motions
+from momap_ros.rgbd import RGBDFrame
 from momap_ros.selection import (
     in_frame,
     mean_velocity_m_s,
@@ -65,13 +70,33 @@ def test_one_hypothesis_and_no_points_are_legitimate() -> None:
     assert published.positions.shape == (1, 0, 6, 3)
 
 
-def test_published_hypotheses_are_the_most_representative() -> None:
+def test_the_first_hypotheses_are_published() -> None:
     config = ForecastConfig(published_hypotheses=2)
-    published = published_trajectories(forecast_of(futures(ENDS_M)), config)
+    published = published_trajectories(forecast_of(futures([0.2, 0.1, 5.0])), config)
     np.testing.assert_allclose(published.positions[:, 3, -1], [[0.2, 3.0, 0.0], [0.1, 3.0, 0.0]], rtol=1e-6)
     assert published.confidence is not None
     np.testing.assert_allclose(published.confidence[:, 0], [0.2, 0.1], rtol=1e-6)
     assert (published.stamp_ns, published.frame_id, published.step_s) == (9, "optical", 0.2)
+
+
+def test_dense_publishes_every_pixel_with_depth(tiny_checkpoint: Path) -> None:
+    pytest.importorskip("torch", reason="needs the model's requirements")
+    depth_m = np.full((60, 80), 0.8, np.float32)
+    depth_m[20:40, 30:50], depth_m[:2] = 0.7, np.nan
+    ids = np.zeros((60, 80), np.int32)
+    ids[20:40, 30:50] = 3
+    frame = RGBDFrame(np.zeros((60, 80, 3), np.uint8), depth_m, PinholeCamera(80, 60, 70.0, 70.0, 39.5, 29.5))
+    config = ForecastConfig(checkpoint=str(tiny_checkpoint), num_hypotheses=3, published_hypotheses=2, dense=True)
+    forecast = Forecaster(config, ObjectMotionConfig())(frame, InstanceMap(ids))
+    published = published_trajectories(forecast, config)
+    assert published.positions.shape == (2, 58 * 80, 50, 3)
+    np.testing.assert_array_equal(published.object_ids, ids[2:].ravel())
+    background = published.positions[:, published.object_ids == 0]
+    np.testing.assert_array_equal(background, np.repeat(background[:, :, :1], 50, axis=2))
+    # The followed pixels are among them, with the same futures.
+    u, v = forecast.trajectories.pixels.T
+    followed = published.positions[:, (v - 2) * 80 + u]
+    np.testing.assert_allclose(followed, forecast.trajectories.positions[:2], atol=1e-5)
 
 
 def test_another_frame_turns_and_shifts_positions_and_keeps_nan() -> None:

@@ -200,7 +200,7 @@ class ConstantVelocityForecaster:
             frame.frame_id,
             frame.stamp_ns,
         )
-        objects = estimate_object_motions(trajectories, self.motion, labels=instances.labels)
+        objects = estimate_object_motions(trajectories, self.motion, hypothesis=0, labels=instances.labels)
         unknown = tuple(word for word in self.prompts[-1].split() if word == "flibber")
         # Only the dense output needs the model's own drawing.
         return Forecast(trajectories, objects, cast("Any", None), {"model": 0.001}, unknown, ())
