@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import threading
 import time
@@ -197,6 +198,8 @@ def main(args: list[str] | None = None) -> int:
                 while arguments.loop:
                     player.play(report)
             finally:
+                # Under launch Ctrl-C comes twice: the second must not break the end.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
                 player.close()
     except BagError as error:
         print(f"bag_player: error: {error}", file=sys.stderr)  # noqa: T201  (the program's own output)

@@ -171,7 +171,9 @@ class ForecastNode(FrameNode):
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
 
     def _receive_prompt(self, message: String) -> None:
-        """A new sentence; it becomes the parameter, so that there is one place to look."""
+        """A sentence; it becomes the parameter, so that there is one place to look."""
+        if message.data == self.parameters.read(ForecastConfig).prompt:
+            return
         self.set_parameters([Parameter("forecast.prompt", value=message.data)])
         self.get_logger().info(f"prompt: {message.data!r}")
 
