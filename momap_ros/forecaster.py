@@ -146,8 +146,9 @@ class Forecaster:
         drawn = time.perf_counter()
         pixels = foreground_pixels(frame, instances, self.config.max_points)
         # The most representative future comes first: it is the one that objects, pictures and messages describe.
-        output = output.reordered(representative_order(output.trajectories(pixels)))
         trajectories = output.trajectories(pixels)
+        order = representative_order(trajectories)
+        output, trajectories = output.reordered(order), trajectories.reordered(order)
         decoded = time.perf_counter()
         objects = estimate_object_motions(
             trajectories,

@@ -7,7 +7,7 @@ steps, in metres, in the reference camera's optical frame.
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +148,11 @@ class PointTrajectories:
     def num_steps(self) -> int:
         """Number of steps, the observation included."""
         return int(self.positions.shape[2])
+
+    def reordered(self, order: npt.NDArray[np.intp]) -> PointTrajectories:
+        """The same futures in another order: (N,) indices of the present one."""
+        confidence = None if self.confidence is None else self.confidence[order]
+        return replace(self, positions=self.positions[order], confidence=confidence)
 
     @classmethod
     def from_momap(cls, momap: MoMap, ids: npt.NDArray[np.int32], *, stride: int) -> PointTrajectories:

@@ -148,3 +148,14 @@ def test_trajectories_equal_those_drawn_one_by_one(output: MoMapOutput) -> None:
                 latents = output.latents[hypothesis, :, int(apart.argmin())]
             expected[row, index] += output.codec.decode(latents).numpy() * grid.scale_m
     np.testing.assert_allclose(found.positions, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_reordered_trajectories_equal_those_of_the_reordered_output(output: MoMapOutput) -> None:
+    rows, columns = np.nonzero(output.frame.valid)
+    pixels = np.stack([columns, rows], axis=-1)[::50].astype(np.int32)
+    order = np.array([2, 0, 1])
+    found, expected = output.trajectories(pixels).reordered(order), output.reordered(order).trajectories(pixels)
+    np.testing.assert_allclose(found.positions, expected.positions, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+    assert found.confidence is not None
+    assert not np.array_equal(found.positions[0], found.positions[1], equal_nan=True)
