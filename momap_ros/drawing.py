@@ -25,6 +25,7 @@ INK: Color = (24, 26, 32)
 _TIME_ANCHORS: tuple[Color, ...] = ((52, 92, 255), (178, 60, 230), (255, 80, 120), (255, 160, 50), (255, 240, 110))
 _GOLDEN_ANGLE = 0.61803398875
 _SUBPIXEL_BITS = 4
+_LINE_STEP = 1.35
 
 
 def time_colors(count: int) -> UInt8:
@@ -118,19 +119,10 @@ class Canvas:
         """
         from PIL import Image, ImageDraw
 
+        left, top, right, bottom = self.text_box(lines, xy, size=size, anchor=anchor, accent=accent)
+        width, height = right - left, bottom - top
         fonts = [_font(size, bold=index == 0) for index in range(len(lines))]
-        boxes = [font.getbbox(line) for font, line in zip(fonts, lines, strict=True)]
-        pad, step, bar = size * 0.5, size * 1.35, size * 0.35 if accent else 0.0
-        width = max(box[2] for box in boxes) + 2 * pad + bar
-        height = step * len(lines) + 2 * pad - size * 0.3
-        horizontal, vertical = anchor.split()
-        left = xy[0] - width * {"left": 0.0, "centre": 0.5, "right": 1.0}[horizontal]
-        top = xy[1] - height * {"top": 0.0, "middle": 0.5, "bottom": 1.0}[vertical]
-        # Whole pixels: Pillow draws the parts of a translucent rounded box over each other otherwise.
-        left = round(min(max(left, 4), max(self.image.shape[1] - width - 4, 4)))
-        top = round(min(max(top, 4), max(self.image.shape[0] - height - 4, 4)))
-        width, height = round(width), round(height)
-
+        pad, step, bar = size * 0.5, size * _LINE_STEP, size * 0.35 if accent else 0.0
         picture = Image.fromarray(self.image)
         draw = ImageDraw.Draw(picture, "RGBA")
         draw.rounded_rectangle((left, top, left + width, top + height), round(size * 0.4), fill=(*INK, 205))
@@ -140,6 +132,22 @@ class Canvas:
         for index, (font, line) in enumerate(zip(fonts, lines, strict=True)):
             draw.text((left + pad + bar, top + pad * 0.75 + index * step), line, font=font, fill=WHITE)
         self.image[:] = np.asarray(picture)
+
+    def text_box(
+        self, lines: Sequence[str], xy: tuple[float, float], *, size: int, anchor: str, accent: Color | None
+    ) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the box that `text` would draw, picture pixels."""
+        boxes = [_font(size, bold=index == 0).getbbox(line) for index, line in enumerate(lines)]
+        pad, bar = size * 0.5, size * 0.35 if accent else 0.0
+        width = max(box[2] for box in boxes) + 2 * pad + bar
+        height = size * _LINE_STEP * len(lines) + 2 * pad - size * 0.3
+        horizontal, vertical = anchor.split()
+        left = xy[0] - width * {"left": 0.0, "centre": 0.5, "right": 1.0}[horizontal]
+        top = xy[1] - height * {"top": 0.0, "middle": 0.5, "bottom": 1.0}[vertical]
+        # Whole pixels: Pillow draws the parts of a translucent rounded box over each other otherwise.
+        left = round(min(max(left, 4), max(self.image.shape[1] - width - 4, 4)))
+        top = round(min(max(top, 4), max(self.image.shape[0] - height - 4, 4)))
+        return left, top, left + round(width), top + round(height)
 
     def time_bar(
         self,

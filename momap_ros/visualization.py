@@ -23,7 +23,7 @@ _MIN_TRAVEL_M = 0.015
 _FILL_OPACITY, _TRACK_OPACITY, _ALTERNATIVES_OPACITY = 0.40, 0.75, 0.35
 # More lines hide the image and each other.
 _TRACKS_IN_TOTAL, _MIN_TRACKS_PER_OBJECT = 28, 7
-_LABEL_SIZE = 18
+_LABEL_SIZE, _CAPTION_SIZE = 18, 17
 # Shorter tracks are dots: an arrow would claim a direction that the picture cannot show.
 _MIN_ARROW_PX = 5.0
 
@@ -187,22 +187,36 @@ def _draw_alternatives(canvas: Canvas, frame: RGBDFrame, positions: npt.NDArray[
 
 
 def _draw_captions(canvas: Canvas, frame: RGBDFrame, moving: Sequence[ObjectMotion]) -> None:
+    """Name, direction and distance of every object, beside its start and not over another caption."""
+    taken: list[tuple[int, int, int, int]] = []
     for motion in moving:
         start, end = project(transform_points(motion.motion_t_from_0[[0, -1]], motion.centroid_m), frame.camera)
         if not np.isfinite(start).all():
             continue
         name = motion.label or f"object {motion.instance_id}"
-        far = f"{motion.displacement_m * 100:.0f} cm"
-        # Beside the start, on the side that the motion does not use.
+        lines = [name, f"{direction_in_words(motion.direction_flags)}, {motion.displacement_m * 100:.0f} cm"]
+        accent = instance_color(motion.instance_id)
+        # First on the side that the motion does not use.
         goes_right = bool(np.isfinite(end).all() and end[0] > start[0])
         x, y = canvas.at(start)
-        canvas.text(
-            [name, f"{direction_in_words(motion.direction_flags)}, {far}"],
-            (x - 24 if goes_right else x + 24, y + 24),
-            size=17,
-            anchor="right top" if goes_right else "left top",
-            accent=instance_color(motion.instance_id),
-        )
+        sides = ("right", "left") if goes_right else ("left", "right")
+        places = [
+            ((x + (-24 if side == "right" else 24), y + row * 30), f"{side} {'top' if row > 0 else 'bottom'}")
+            for row in (1, -1, 2, 3, 4, -2, 5, -3)
+            for side in sides
+        ]
+        boxes = [canvas.text_box(lines, xy, size=_CAPTION_SIZE, anchor=anchor, accent=accent) for xy, anchor in places]
+        covered = [sum(_overlap_px(box, other) for other in taken) for box in boxes]
+        best = int(np.argmin(covered))
+        taken.append(boxes[best])
+        canvas.text(lines, places[best][0], size=_CAPTION_SIZE, anchor=places[best][1], accent=accent)
+
+
+def _overlap_px(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> int:
+    """Area that two (left, top, right, bottom) boxes share."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0) * max(height, 0)
 
 
 def _is_known(uv: Float64) -> npt.NDArray[np.bool_]:

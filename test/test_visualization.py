@@ -148,3 +148,17 @@ def test_points_that_leave_the_view_or_are_unknown_are_no_problem() -> None:
     picture = draw_trajectories(grey_frame(), trajectories, objects, prompt="grasp", min_width=320)
     assert picture.shape == (240, 320, 3)
     assert near(picture[120, 104], time_colors(10)[0], 40)
+
+
+def test_captions_of_neighbours_do_not_cover_each_other() -> None:
+    trajectories, _ = straight_forecast((0.2, 0.0, 0.0))
+    # Both halves lie on the same pixels and move alike.
+    trajectories.positions[:, 25:] = trajectories.positions[:, :25]
+    trajectories.pixels[25:] = trajectories.pixels[:25]
+    objects = estimate_object_motions(trajectories, ObjectMotionConfig())
+    picture = draw_trajectories(grey_frame(), trajectories, objects, min_width=960)
+    for instance_id in (1, 2):
+        bar = (np.abs(picture.astype(int) - instance_color(instance_id)) <= 2).all(axis=-1)
+        rows = np.flatnonzero(bar.any(axis=1))
+        assert bar.sum() > 60
+        assert rows.max() - rows.min() >= 30, "the whole bar is seen"
