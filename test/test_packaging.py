@@ -90,7 +90,9 @@ def top_level_names(requirements: list[str]) -> set[str]:
 def test_every_import_is_a_declared_dependency(
     manifest: ElementTree.Element, wheel: Wheel, repository: Path, tracked_files: list[Path]
 ) -> None:
-    declared = {element.text for tag in ("depend", "exec_depend") for element in manifest.findall(tag)}
+    packages = [element.text or "" for tag in ("depend", "exec_depend") for element in manifest.findall(tag)]
+    # A C++ package and its Python half, NAME_py, hold one Python module.
+    declared = {*packages, *(name.removesuffix("_py") for name in packages)}
     declared |= top_level_names(wheel.metadata.get_all("Requires-Dist", []))
     # MuJoCo begins at Python 3.11: there it is a dependency, before that it is not installed.
     declared |= sys.stdlib_module_names | {"momap_ros", "mujoco"}
