@@ -5,6 +5,7 @@ Loads the model once, draws the futures, picks the pixels that are followed and 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class Forecaster:
 
     def __init__(self, forecast: ForecastConfig, motion: ObjectMotionConfig) -> None:
         """Load the checkpoint; takes seconds, done once."""
+        # Threads that spin while they wait make a forecast several times slower on a robot whose cores are shared.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
         import torch
 
         from momap_ros.model.pipeline import MoMapPipeline

@@ -12,8 +12,8 @@ from momap_ros.bag_write import BagWriter
 from momap_ros.simulation.video import Video, render_video
 
 # An episode of the validation split, which training never sees.
-SPLIT, EPISODE, CAMERA = "val", 3, 0
-WIDTH, HEIGHT, FRAME_RATE_HZ = 640, 480, 4.0
+SPLIT, EPISODE, CAMERA = "val", 28, 0
+WIDTH, HEIGHT, FRAME_RATE_HZ = 640, 480, 2.5
 # Stamps of a real clock: nodes take stamp 0 for a camera that does not know the time.
 START_NS = 1_750_000_000_000_000_000
 # The sentence comes before the first image, as it does on a robot.
