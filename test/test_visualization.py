@@ -158,7 +158,7 @@ def test_captions_of_neighbours_do_not_cover_each_other() -> None:
     objects = estimate_object_motions(trajectories, ObjectMotionConfig())
     picture = draw_trajectories(grey_frame(), trajectories, objects, min_width=960)
     for instance_id in (1, 2):
-        bar = (np.abs(picture.astype(int) - instance_color(instance_id)) <= 2).all(axis=-1)
+        bar = np.asarray((np.abs(picture.astype(int) - instance_color(instance_id)) <= 2).all(axis=-1))
         rows = np.flatnonzero(bar.any(axis=1))
         assert bar.sum() > 60
         assert rows.max() - rows.min() >= 30, "the whole bar is seen"

@@ -192,12 +192,11 @@ def draw(arguments: argparse.Namespace, result: Result, *, is_first: bool) -> No
     """Write the pictures and the dense map that were asked for."""
     from momap_ros.forecast_files import PicturedForecast, write_animation, write_stills
 
-    suffix = f"_{result.item.index:04d}"
+    forecast, suffix = result.forecast, f"_{result.item.index:04d}"
     if arguments.save_momap:
-        result.forecast.momap(0).save(arguments.out / f"momap{suffix}.npz")
+        forecast.momap(0).save(arguments.out / f"momap{suffix}.npz")
     if arguments.pictures == "none" or (arguments.pictures == "first" and not is_first):
         return
-    forecast = result.forecast
     pictured = PicturedForecast(
         result.item.frame, result.instances, forecast.trajectories, forecast.objects, result.prompt
     )
