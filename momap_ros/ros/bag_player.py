@@ -33,6 +33,8 @@ from momap_ros.ros.transport import allow_large_messages
 CLOCK_PERIOD_S = 0.01
 # After the first subscriber the others get this long to appear.
 OTHER_SUBSCRIBERS_S = 2.0
+# All topics are heard; a second subscriber of a topic is usually found within this time.
+SETTLE_S = 0.5
 # Sleeps are cut into pieces so that a shutdown is noticed.
 LONGEST_SLEEP_S = 0.1
 ACKNOWLEDGE_S = 5.0
@@ -108,11 +110,15 @@ class BagPlayer:
             Topics that nobody has subscribed to.
         """
         deadline = time.monotonic() + timeout_s
+        counts: dict[str, int] = {}
         while True:
-            unheard = [topic for topic, publisher in self.publishers.items() if not publisher.get_subscription_count()]
+            before, counts = counts, {name: pub.get_subscription_count() for name, pub in self.publishers.items()}
+            unheard = [topic for topic, count in counts.items() if not count]
+            counts["/clock"] = self._clock_publisher.get_subscription_count()
             now = time.monotonic()
-            if len(unheard) < len(self.publishers):
-                deadline = min(deadline, now + OTHER_SUBSCRIBERS_S) if unheard else now
+            if len(unheard) < len(self.publishers) and counts != before:
+                # Whoever is still being discovered, a recorder for instance, must not miss the beginning.
+                deadline = now + (OTHER_SUBSCRIBERS_S if unheard else SETTLE_S)
             if now >= deadline:
                 return unheard
             time.sleep(0.05)
