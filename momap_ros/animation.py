@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from momap_ros.drawing import Canvas, time_colors
 from momap_ros.files import atomic_path
-from momap_ros.geometry import Float32, project
+from momap_ros.geometry import Float32, Float64, project, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import ObjectMotion
@@ -22,6 +23,7 @@ from momap_ros.visualization import moving_objects
 _MAX_WIDTH, _MIN_WIDTH = 960, 640
 _TRACKS_PER_OBJECT = 6
 _TAIL_STEPS = 14
+_NEIGHBOURS = 8
 _BACKGROUND_BRIGHTNESS, _GHOST_BRIGHTNESS = 0.80, 0.42
 _HOLD_FIRST_S, _HOLD_LAST_S = 0.5, 1.0
 _GIF_COLORS = 256
@@ -55,8 +57,7 @@ def forecast_frames(
         factor = -(-frame.camera.width // _MAX_WIDTH)
         width, height = frame.camera.width // factor, frame.camera.height // factor
         frame, instances = frame.resized(width, height), instances.resized(width, height)
-    moving = [motion.instance_id for motion in moving_objects(objects)]
-    carried = _Carried(frame, instances, trajectories, moving=moving, hypothesis=hypothesis)
+    carried = _Carried(frame, instances, trajectories, moving=moving_objects(objects), hypothesis=hypothesis)
     background = frame.rgb * np.float32(_BACKGROUND_BRIGHTNESS)
     background[carried.mask] = frame.rgb[carried.mask] * np.float32(_GHOST_BRIGHTNESS)
     depth_m = np.where(carried.mask, np.float32(np.nan), frame.depth_m)
@@ -77,8 +78,36 @@ def forecast_frames(
         yield canvas.image
 
 
+@dataclass(frozen=True, eq=False)
+class _CarriedObject:
+    """The pixels of one moving object, and where they go.
+
+    They follow the object's rigid motion; what its followed points do beyond that is interpolated between them.
+
+    Attributes:
+        members: (Q,) indices into the carried pixels.
+        start: (Q, 3) where they are seen, metres.
+        motion_t_from_0: (T, 4, 4) the rigid motion.
+        deviation_m: (P, T, 3) of the followed points from it.
+        index: (Q, K) followed points near each pixel.
+        weight: (Q, K) their weights.
+    """
+
+    members: npt.NDArray[np.intp]
+    start: Float32
+    motion_t_from_0: Float64
+    deviation_m: Float64
+    index: npt.NDArray[np.intp]
+    weight: npt.NDArray[np.float64]
+
+    def points_at(self, step: int) -> Float64:
+        """(Q, 3) positions at a step, metres."""
+        deviation = np.einsum("qk,qkc->qc", self.weight, self.deviation_m[self.index, step])
+        return np.asarray(transform_points(self.motion_t_from_0[step], self.start) + deviation, np.float64)
+
+
 class _Carried:
-    """The pixels of the moving objects, and where the trajectories near them take them.
+    """The pixels of all moving objects.
 
     Attributes:
         mask: (H, W), True for these pixels.
@@ -91,44 +120,42 @@ class _Carried:
         instances: InstanceMap,
         trajectories: PointTrajectories,
         *,
-        moving: Sequence[int],
+        moving: Sequence[ObjectMotion],
         hypothesis: int,
     ) -> None:
-        known = ~np.isnan(trajectories.positions[hypothesis]).any(axis=(1, 2))
-        positions = trajectories.positions[hypothesis, known]
-        ids, steps = trajectories.object_ids[known], trajectories.num_steps
-        followed = [instance_id for instance_id in moving if (ids == instance_id).any()]
-        self.mask = np.isin(instances.ids, followed) & frame.valid
+        positions = trajectories.positions[hypothesis]
+        known = ~np.isnan(positions).any(axis=(1, 2))
+        followed = {
+            motion.instance_id: np.flatnonzero(known & (trajectories.object_ids == motion.instance_id))
+            for motion in moving
+        }
+        self.mask = np.isin(instances.ids, [key for key, points in followed.items() if len(points)]) & frame.valid
         self._start = frame.points_in_camera[self.mask]
-        self._moves: list[tuple[npt.NDArray[np.intp], Callable[[int], Float32]]] = []
-        tails = [np.zeros((0, steps, 3), np.float32)]
-        scale = np.array(
-            [frame.camera.width / trajectories.image_width, frame.camera.height / trajectories.image_height]
-        )
+        self._objects: list[_CarriedObject] = []
+        scale = frame.rgb.shape[1::-1] / np.array([trajectories.image_width, trajectories.image_height])
         pixels = np.argwhere(self.mask)[:, ::-1].astype(np.float64)
-        for instance_id in followed:
-            members = np.flatnonzero(instances.ids[self.mask] == instance_id)
-            own = np.flatnonzero(ids == instance_id)
-            references = (trajectories.pixels[known][own] + 0.5) * scale - 0.5
-            index, weight = nearest_weights(pixels[members], references)
-            displacement = positions[own] - positions[own, :1]
-            self._moves.append((members, _interpolator(displacement, index, weight)))
-            chosen = own[np.linspace(0, len(own) - 1, min(len(own), _TRACKS_PER_OBJECT)).astype(int)]
-            tails.append(positions[chosen])
+        tails = [np.zeros((0, trajectories.num_steps, 3), np.float32)]
+        for motion in moving:
+            own = followed[motion.instance_id]
+            if not len(own):
+                continue
+            members = np.flatnonzero(instances.ids[self.mask] == motion.instance_id)
+            references = (trajectories.pixels[own] + 0.5) * scale - 0.5
+            rigid = transform_points(motion.motion_t_from_0, positions[own, :1])
+            weights = nearest_weights(pixels[members], references, neighbours=_NEIGHBOURS)
+            deviation_m = positions[own] - rigid
+            self._objects.append(
+                _CarriedObject(members, self._start[members], motion.motion_t_from_0, deviation_m, *weights)
+            )
+            tails.append(positions[own[np.linspace(0, len(own) - 1, min(len(own), _TRACKS_PER_OBJECT)).astype(int)]])
         self.tails = np.concatenate(tails)
 
     def points_at(self, step: int) -> Float32:
         """(P, 3) positions of the mask's pixels, in the order of the mask, metres, optical frame."""
         points: Float32 = self._start.copy()
-        for members, displacement_at in self._moves:
-            points[members] += displacement_at(step)
+        for item in self._objects:
+            points[item.members] = item.points_at(step)
         return points
-
-
-def _interpolator(
-    displacement_m: Float32, index: npt.NDArray[np.intp], weight: npt.NDArray[np.float64]
-) -> Callable[[int], Float32]:
-    return lambda step: np.einsum("qk,qkc->qc", weight, displacement_m[index, step]).astype(np.float32)
 
 
 def _draw_tails(canvas: Canvas, frame: RGBDFrame, tails: Float32, step: int) -> None:

@@ -121,11 +121,13 @@ def draw_trajectories(
     for motion in moving:
         path = project(transform_points(motion.motion_t_from_0, motion.centroid_m), frame.camera)
         _draw_tracks(canvas, path[None], thickness=6, arrow=26.0)
-    _draw_captions(canvas, frame, moving)
     seconds = (trajectories.num_steps - 1) * trajectories.step_s
     title = f"“{prompt}”" if prompt else "forecast"
+    bottom = canvas.image.shape[0] - 14
     canvas.text([title], (14, 14), size=22)
-    canvas.time_bar(["now", f"+{seconds:.1f} s"], (14, canvas.image.shape[0] - 14), width=260)
+    canvas.time_bar(["now", f"+{seconds:.1f} s"], (14, bottom), width=260)
+    legends = [(0, 0, 28 + 15 * len(title), 64), (0, bottom - 70, 290, bottom + 14)]
+    _draw_captions(canvas, frame, moving, taken=legends)
     if not moving:
         canvas.text(["nothing moves"], (canvas.image.shape[1] / 2, 14), size=22, anchor="centre top")
     return canvas.image
@@ -186,9 +188,10 @@ def _draw_alternatives(canvas: Canvas, frame: RGBDFrame, positions: npt.NDArray[
             canvas.lines(path[:-1][drawn], path[1:][drawn], (196, 200, 210), 1)
 
 
-def _draw_captions(canvas: Canvas, frame: RGBDFrame, moving: Sequence[ObjectMotion]) -> None:
-    """Name, direction and distance of every object, beside its start and not over another caption."""
-    taken: list[tuple[int, int, int, int]] = []
+def _draw_captions(
+    canvas: Canvas, frame: RGBDFrame, moving: Sequence[ObjectMotion], *, taken: list[tuple[int, int, int, int]]
+) -> None:
+    """Name, direction and distance of every object, beside its start and not over boxes that are `taken`."""
     for motion in moving:
         start, end = project(transform_points(motion.motion_t_from_0[[0, -1]], motion.centroid_m), frame.camera)
         if not np.isfinite(start).all():

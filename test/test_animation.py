@@ -73,6 +73,26 @@ def test_an_object_goes_behind_what_is_nearer() -> None:
     assert share_equal(last[200:280, 404:430], original[200:280, 404:430] * 0.8) > 0.6
 
 
+def test_a_turn_carries_every_pixel_exactly() -> None:
+    frame, instances = textured_scene()
+    # A quarter turn about the viewing axis through the square's centre, pixel (239.5, 239.5).
+    rows, columns = np.mgrid[204:280:8, 204:280:8].reshape(2, -1)
+    start = frame.points_in_camera[rows, columns].astype(np.float64)
+    centre = np.array([(239.5 - 319.5) / 500, 0.0, 1.0])
+    angles = np.linspace(0, np.pi / 2, STEPS)
+    turns = np.array([[[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]] for a in angles])
+    positions = np.einsum("tij,pj->pti", turns, start - centre) + centre
+    pixels, ids = np.stack([columns, rows], axis=1).astype(np.int32), np.full(len(rows), 4, np.int32)
+    # The centroid would stay; a shift of 20 cm makes it count as moving.
+    positions += np.linspace(0, 0.2, STEPS)[:, None] * np.array([1.0, 0, 0])
+    trajectories = PointTrajectories(positions[None].astype(np.float32), ids, pixels, 640, 480, 0.2)
+    (motion,) = estimate_object_motions(trajectories, ObjectMotionConfig())
+    last = list(forecast_frames(frame, instances, trajectories, [motion]))[-1].astype(int)
+    # x -> right, y -> down: the turn takes the image's columns to rows; the shift is 100 pixels.
+    turned = np.rot90(frame.rgb[200:280, 200:280].astype(int), -1)
+    assert share_equal(last[200:280, 300:380], turned) > 0.6
+
+
 def test_still_scenes_stay_and_small_images_are_enlarged() -> None:
     frame, instances = textured_scene()
     trajectories, objects = shifted(frame, (0.0, 0.0, 0.0))

@@ -109,18 +109,18 @@ def test_innermost_pixel_of_a_bent_area_is_inside_it() -> None:
 
 def test_tracks_follow_the_projection_in_the_colours_of_time() -> None:
     trajectories, objects = straight_forecast((0.3, 0.0, 0.0))
-    picture = draw_trajectories(grey_frame(), trajectories, objects, min_width=320)
-    empty = draw_trajectories(grey_frame(), trajectories, [], min_width=320)
+    picture = draw_trajectories(grey_frame(), trajectories, objects, min_width=960)
+    empty = draw_trajectories(grey_frame(), trajectories, [], min_width=960)
     # The centroid goes from pixel (100, 120) to (190, 120): 300 px per metre at one metre.
     path = project(np.array([[-59.5 / 300, 0.5 / 300, 1.0], [-59.5 / 300 + 0.27, 0.5 / 300, 1.0]]), CAMERA)
     np.testing.assert_allclose(path, [[100, 120], [181, 120]])
     colors = time_colors(10)
     for share, color in ((0.05, colors[0]), (0.5, colors[5]), (0.75, colors[7])):
-        drawn = picture[120, round(100 + 90 * share)]
+        drawn = picture[3 * 120 + 1, round(3 * (100 + 90 * share)) + 1]
         assert near(drawn, color, 12), (share, drawn, color)
     # Beyond the arrow's tip nothing is drawn, nor around the object that stays.
-    np.testing.assert_array_equal(picture[90:150, 215:], empty[90:150, 215:])
-    np.testing.assert_array_equal(picture[64:80, 230:270], empty[64:80, 230:270])
+    np.testing.assert_array_equal(picture[270:450, 630:], empty[270:450, 630:])
+    np.testing.assert_array_equal(picture[150:240, 690:810], empty[150:240, 690:810])
 
 
 def test_a_picture_without_motion_says_so() -> None:
