@@ -24,6 +24,8 @@ _MAX_WIDTH, _MIN_WIDTH = 960, 640
 _TRACKS_PER_OBJECT = 6
 _TAIL_STEPS = 14
 _NEIGHBOURS = 8
+# Pixels of an instance this far from its followed points near by show something else: a mask edge, a bad reading.
+_STRAY_M = 0.05
 _BACKGROUND_BRIGHTNESS, _GHOST_BRIGHTNESS = 0.80, 0.42
 _HOLD_FIRST_S, _HOLD_LAST_S = 0.5, 1.0
 _GIF_COLORS = 256
@@ -61,14 +63,15 @@ def forecast_frames(
     background = frame.rgb * np.float32(_BACKGROUND_BRIGHTNESS)
     background[carried.mask] = frame.rgb[carried.mask] * np.float32(_GHOST_BRIGHTNESS)
     depth_m = np.where(carried.mask, np.float32(np.nan), frame.depth_m)
-    colors = frame.rgb[carried.mask]
     seconds = (trajectories.num_steps - 1) * trajectories.step_s
     for step in range(trajectories.num_steps):
         points = carried.points_at(step)
         # An object that comes closer needs larger squares to stay without gaps.
         growth = np.nanmedian(carried.points_at(0)[:, 2] / points[:, 2]) if len(points) else 1.0
         size = 2 if not growth > 1.25 else 3
-        picture = splat_points(background.astype(np.uint8), depth_m, points, colors, camera=frame.camera, size_px=size)
+        picture = splat_points(
+            background.astype(np.uint8), depth_m, points, carried.colors, camera=frame.camera, size_px=size
+        )
         canvas = Canvas(picture, min_width=_MIN_WIDTH)
         _draw_tails(canvas, frame, carried.tails, step)
         if prompt:
@@ -85,7 +88,7 @@ class _CarriedObject:
     They follow the object's rigid motion; what its followed points do beyond that is interpolated between them.
 
     Attributes:
-        members: (Q,) indices into the carried pixels.
+        colors: (Q, 3) uint8.
         start: (Q, 3) where they are seen, metres.
         motion_t_from_0: (T, 4, 4) the rigid motion.
         deviation_m: (P, T, 3) of the followed points from it.
@@ -93,7 +96,7 @@ class _CarriedObject:
         weight: (Q, K) their weights.
     """
 
-    members: npt.NDArray[np.intp]
+    colors: UInt8
     start: Float32
     motion_t_from_0: Float64
     deviation_m: Float64
@@ -111,6 +114,7 @@ class _Carried:
 
     Attributes:
         mask: (H, W), True for these pixels.
+        colors: (P, 3) theirs.
         tails: (tracks, T, 3) a few trajectories of each object.
     """
 
@@ -129,33 +133,40 @@ class _Carried:
             motion.instance_id: np.flatnonzero(known & (trajectories.object_ids == motion.instance_id))
             for motion in moving
         }
-        self.mask = np.isin(instances.ids, [key for key, points in followed.items() if len(points)]) & frame.valid
-        self._start = frame.points_in_camera[self.mask]
+        self.mask = np.zeros(instances.ids.shape, bool)
         self._objects: list[_CarriedObject] = []
         scale = frame.rgb.shape[1::-1] / np.array([trajectories.image_width, trajectories.image_height])
-        pixels = np.argwhere(self.mask)[:, ::-1].astype(np.float64)
         tails = [np.zeros((0, trajectories.num_steps, 3), np.float32)]
         for motion in moving:
             own = followed[motion.instance_id]
             if not len(own):
                 continue
-            members = np.flatnonzero(instances.ids[self.mask] == motion.instance_id)
+            rows, columns = np.nonzero((instances.ids == motion.instance_id) & frame.valid)
+            pixels = np.stack([columns, rows], axis=-1).astype(np.float64)
             references = (trajectories.pixels[own] + 0.5) * scale - 0.5
-            rigid = transform_points(motion.motion_t_from_0, positions[own, :1])
-            weights = nearest_weights(pixels[members], references, neighbours=_NEIGHBOURS)
-            deviation_m = positions[own] - rigid
+            index, weight = nearest_weights(pixels, references, neighbours=_NEIGHBOURS)
+            start = frame.points_in_camera[rows, columns]
+            near = np.linalg.norm(start - np.einsum("qk,qkc->qc", weight, positions[own, 0][index]), axis=-1) < _STRAY_M
+            self.mask[rows[near], columns[near]] = True
+            deviation_m = positions[own] - transform_points(motion.motion_t_from_0, positions[own, :1])
             self._objects.append(
-                _CarriedObject(members, self._start[members], motion.motion_t_from_0, deviation_m, *weights)
+                _CarriedObject(
+                    frame.rgb[rows[near], columns[near]],
+                    start[near],
+                    motion.motion_t_from_0,
+                    deviation_m,
+                    index[near],
+                    weight[near],
+                )
             )
             tails.append(positions[own[np.linspace(0, len(own) - 1, min(len(own), _TRACKS_PER_OBJECT)).astype(int)]])
         self.tails = np.concatenate(tails)
 
-    def points_at(self, step: int) -> Float32:
-        """(P, 3) positions of the mask's pixels, in the order of the mask, metres, optical frame."""
-        points: Float32 = self._start.copy()
-        for item in self._objects:
-            points[item.members] = item.points_at(step)
-        return points
+        self.colors: UInt8 = np.concatenate([np.zeros((0, 3), np.uint8), *(item.colors for item in self._objects)])
+
+    def points_at(self, step: int) -> Float64:
+        """(P, 3) positions of all pixels at a step, metres, optical frame; in the order of `colors`."""
+        return np.concatenate([np.zeros((0, 3)), *(item.points_at(step) for item in self._objects)])
 
 
 def _draw_tails(canvas: Canvas, frame: RGBDFrame, tails: Float32, step: int) -> None:
