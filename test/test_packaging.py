@@ -24,6 +24,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 MESSAGES = ("ObjectMotion", "ObjectMotionArray", "PointTrajectories")
+# ROS packages whose Python module has another name.
+MODULES = {"tf2_ros_py": "tf2_ros"}
 FIELD = re.compile(r"^(?P<type>[\w/]+(?:\[\d*\])?) +(?P<name>\w+) +# (?P<comment>.+)$")
 # A unit in brackets, a shape, or what is counted or named.
 UNIT_OR_SHAPE = re.compile(r"\[.+?\]|shape \(|\bnumber\b|\bid\b|range \[")
