@@ -56,12 +56,19 @@ def main(args: list[str] | None = None) -> int:
     """Run the node; args as in sys.argv. Returns the exit code."""
     rclpy.init(args=args)
     try:
-        rclpy.spin(MarkersNode())
+        node = MarkersNode()
+        while rclpy.ok():
+            # A signal that comes just before the wait begins does not wake it: look again every second.
+            rclpy.spin_once(node, timeout_sec=1.0)
     except ParameterException as error:
         print(f"parameter refused: {error}", file=sys.stderr)  # noqa: T201  (there is no node to log with)
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # rclpy raises its own kind of it where the process was told to end while something was under way.
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
     return 0
