@@ -40,7 +40,7 @@ def find_checkpoint(name_or_folder: str) -> Path:
         )
     missing = [name for name in ("model_index.json", "momap.json") if not (folder / name).is_file()]
     if missing:
-        found = sorted(path.name for path in folder.iterdir())
+        found = sorted(path.name for path in folder.iterdir())[:8]
         raise CheckpointError(f"checkpoint {folder}: expected {missing} in it, got {found}; point to the folder itself")
     return folder
 
