@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,3 +188,19 @@ def test_a_frame_without_depth_is_refused(forecaster: Forecaster, scene: tuple[R
 
 def test_warming_up_takes_the_time_it_says(forecaster: Forecaster) -> None:
     assert 0 < forecaster.warm_up(640, 480) < 60
+
+
+@pytest.mark.slow
+def test_waiting_threads_give_their_core_away(tiny_checkpoint: Path) -> None:
+    """What torch's thread pool reports of its settings when it is loaded; without ours it would spin 300000 times."""
+    program = (
+        "from momap_ros.config import ForecastConfig, ObjectMotionConfig\n"
+        "from momap_ros.forecaster import Forecaster\n"
+        f"Forecaster(ForecastConfig(checkpoint={str(tiny_checkpoint)!r}), ObjectMotionConfig())\n"
+    )
+    unset = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+    environment = unset | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this build of torch has another thread pool than libgomp")
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr

@@ -75,13 +75,13 @@ def model_stages(scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
-    import torch
-
     from momap_ros.forecaster import Forecaster, foreground_pixels
     from momap_ros.selection import published_trajectories
 
     config, motion = dataclasses.replace(config, prompt=scene.prompt), ObjectMotionConfig()
-    forecaster = Forecaster(config, motion)
+    forecaster = Forecaster(config, motion)  # before torch is imported, as in a node: it has a say in torch's threads
+    import torch
+
     instances = TabletopSegmenter(SegmentationConfig())(scene.frame)
     forecast = forecaster(scene.frame, instances)
     moving = all_moving(forecast.output)
