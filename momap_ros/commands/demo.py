@@ -31,7 +31,7 @@ example:
 
 what comes out, in the folder --out:
   objects.csv        one line per object and forecast (SI units)
-  forecast_bag/      what the nodes published, and the images, recorded over DDS (rosbag2, mcap)
+  forecast_bag/      what was played, and what the nodes published, recorded over DDS (rosbag2, mcap)
   overlay.png        the instances of the first forecast
   trajectories.png   its tracks, coloured by time
   forecast.gif       its pixels carried along, in real time
@@ -43,16 +43,16 @@ cm, residual of a rigid motion in mm, and how far apart the futures end in cm.
 
 OBJECTS_TOPIC = "/forecast_node/object_motions"
 RECORDED = {
-    "/color/image_raw": "sensor_msgs/msg/Image",
-    "/depth/image_raw": "sensor_msgs/msg/Image",
-    "/color/camera_info": "sensor_msgs/msg/CameraInfo",
     "/prompt": "std_msgs/msg/String",
     "/segmentation_node/instances": "sensor_msgs/msg/Image",
     "/forecast_node/trajectories": "momap_ros/msg/PointTrajectories",
     OBJECTS_TOPIC: "momap_ros/msg/ObjectMotionArray",
 }
+# Two listen to every topic of the recording: both nodes to images, the forecast node and the recorder to the sentence.
+LISTENERS = 2
 READY = "activate: done"
-START_TIMEOUT_S, FIRST_RESULT_TIMEOUT_S, QUIET_S, END_TIMEOUT_S = 180.0, 120.0, 3.0, 15.0
+START_TIMEOUT_S, LISTENERS_TIMEOUT_S, FIRST_RESULT_TIMEOUT_S = 180.0, 30.0, 120.0
+QUIET_S, END_TIMEOUT_S = 3.0, 15.0
 # Without ROS every frame would be forecast; the nodes take what they have time for.
 DIRECT_EVERY = 6
 
@@ -115,27 +115,56 @@ def _run_nodes(arguments: argparse.Namespace) -> None:
     logs = arguments.out / "log"
     logs.mkdir(parents=True, exist_ok=True)
     nodes_log, recorder_log = logs / "nodes.txt", logs / "recorder.txt"
-    settings = {name: getattr(arguments, name) for name in ("checkpoint", "num_hypotheses", "device")}
-    parameters = [part for name, value in settings.items() for part in ("-p", f"forecast.{name}:={value}")]
+    # The player is reliable; nodes that know it need not subscribe anew when it appears, which takes seconds to settle.
+    settings = {"input.reliability": "reliable"}
+    settings |= {f"forecast.{name}": getattr(arguments, name) for name in ("checkpoint", "num_hypotheses", "device")}
+    parameters = [part for name, value in settings.items() for part in ("-p", f"{name}:={value}")]
     topics = [f"{name}:{type_name}" for name, type_name in RECORDED.items()]
-    bag = arguments.out / _bag_name()
+    recorded = logs / "recorded_bag"
     with ExitStack() as stack:
         nodes = stack.enter_context(
             _program("momap_ros.ros.single_process", ["--ros-args", *parameters], log=nodes_log)
         )
         say("loading the model in the forecast node ...")
         _wait_for(nodes, nodes_log, READY, times=2)
-        recorder = stack.enter_context(_program("momap_ros.ros.bag_recorder", [str(bag), *topics], log=recorder_log))
-        _wait_for(recorder, recorder_log, "recording", times=1)
-        player = stack.enter_context(
-            _program("momap_ros.ros.bag_player", [str(arguments.bag), "--rate", str(arguments.rate)], log=None)
+        recorder = stack.enter_context(
+            _program("momap_ros.ros.bag_recorder", [str(recorded), *topics], log=recorder_log)
         )
+        _wait_for(recorder, recorder_log, "recording", times=1)
+        player = stack.enter_context(_program("momap_ros.ros.bag_player", _player_arguments(arguments), log=None))
         if player.wait() != 0:
             raise DemoError(f"demo: the player ended with exit code {player.returncode}; see above")
         _wait_until_quiet(nodes, nodes_log, recorder_log)
         _end(recorder)
         if recorder.returncode != 0:
             raise DemoError(f"demo: expected a recording, the recorder failed: {_tail(recorder_log)}")
+    _merge(arguments.bag, recorded, arguments.out / _bag_name())
+
+
+def _merge(source: Path, recorded: Path, out: Path) -> None:
+    """One recording of what was played and what the nodes made of it, on the time line of the stamps."""
+    from momap_ros.bag import BagReader
+    from momap_ros.bag_write import BagWriter
+    from momap_ros.images import stamp_ns_of
+
+    with (
+        BagReader(source) as played,
+        BagReader(recorded) as results,
+        BagWriter(out, compress=True, overwrite=True) as bag,
+    ):
+        names = [topic.name for topic in played.topics]
+        for connection, log_ns, data in played.raw_messages(*names):
+            bag.write_serialized(connection.topic, connection.msgtype, data, log_ns)
+        made = [topic.name for topic in results.topics if topic.name not in names]
+        for connection, _, data in results.raw_messages(*made):
+            stamp_ns = stamp_ns_of(results.decode(connection, data))
+            bag.write_serialized(connection.topic, connection.msgtype, data, stamp_ns)
+
+
+def _player_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The first image must find every node listening: its forecast is the one that is shown."""
+    options = {"--rate": arguments.rate, "--subscribers": LISTENERS, "--wait": LISTENERS_TIMEOUT_S}
+    return [str(arguments.bag), *(str(part) for option in options.items() for part in option)]
 
 
 @contextmanager

@@ -103,8 +103,12 @@ class BagPlayer:
         self._stop_clock.set()
         self._clock_thread.join()
 
-    def wait_for_subscribers(self, timeout_s: float) -> list[str]:
-        """Wait for a first subscriber at most timeout_s, then a little for the others.
+    def wait_for_subscribers(self, timeout_s: float, *, at_least: int = 1) -> list[str]:
+        """Wait at most timeout_s until somebody has subscribed, then a little for the others.
+
+        Args:
+            timeout_s: seconds.
+            at_least: subscribers that every topic must have; where 1, a first one of any topic suffices.
 
         Returns:
             Topics that nobody has subscribed to.
@@ -116,7 +120,8 @@ class BagPlayer:
             unheard = [topic for topic, count in counts.items() if not count]
             counts["/clock"] = self._clock_publisher.get_subscription_count()
             now = time.monotonic()
-            if len(unheard) < len(self.publishers) and counts != before:
+            enough = at_least == 1 or all(counts[topic] >= at_least for topic in self.publishers)
+            if enough and len(unheard) < len(self.publishers) and counts != before:
                 # Whoever is still being discovered, a recorder for instance, must not miss the beginning.
                 deadline = now + (OTHER_SUBSCRIBERS_S if unheard else SETTLE_S)
             if now >= deadline:
@@ -197,7 +202,7 @@ def main(args: list[str] | None = None) -> int:
         with BagReader(arguments.bag) as bag:
             player = BagPlayer(node, bag, arguments.topics, rate=arguments.rate)
             try:
-                report.unheard.extend(player.wait_for_subscribers(arguments.wait))
+                report.unheard.extend(player.wait_for_subscribers(arguments.wait, at_least=arguments.subscribers))
                 for topic in report.unheard:
                     node.get_logger().warning(f"nobody has subscribed to {topic}; playing all the same")
                 player.play(report)
@@ -243,7 +248,14 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=10.0,
         metavar="SECONDS",
-        help="wait this long for a first subscriber, then play all the same (default: %(default)s)",
+        help="wait this long for subscribers, then play all the same (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--subscribers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="begin when every topic has this many; 1: when any topic has a first one (default: %(default)s)",
     )
     return parser
 

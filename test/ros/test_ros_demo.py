@@ -72,14 +72,16 @@ def test_the_nodes_forecasts_are_recorded_and_shown(
     ]
     with BagReader(tmp_path / "forecast_bag") as recorded:
         counts = {topic.name: topic.count for topic in recorded.topics}
-    # Images are reliable and published slowly: every one of them arrives.
     assert counts["/color/image_raw"] == counts["/depth/image_raw"] == FRAMES
     assert counts["/prompt"] == 1
+    assert counts["/forecast_node/trajectories"] == counts["/forecast_node/object_motions"]
     stored = list(read_forecasts(tmp_path / "forecast_bag"))
     assert stored
     assert all(item.source is not None for item in stored)
     stamps = {START_NS + index * 250_000_000 for index in range(FRAMES)}
     assert {item.trajectories.stamp_ns for item in stored} <= stamps
+    # Nobody may miss the beginning: the player waits for both nodes and the recorder.
+    assert stored[0].trajectories.stamp_ns == START_NS
     assert stored[0].objects
     with (tmp_path / "objects.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == sum(len(item.objects) for item in stored)
