@@ -49,8 +49,8 @@ def read_forecasts(path: Path) -> Iterator[StoredForecast]:
         if not all(names.values()):
             wanted = " and ".join(names)
             raise BagError(
-                f"{path}: expected forecasts, topics of {wanted}, got {describe(bag.topics)}; make forecasts of this bag "
-                "with `momap forecast`"
+                f"{path}: expected forecasts, topics of {wanted}, got {describe(bag.topics)}; make forecasts of this "
+                "bag with `momap forecast`"
             )
         objects = {stamp_ns_of(message): message for _, message in bag.messages(names[OBJECT_MOTION_ARRAY])}
         with BagReader(path) as second:
