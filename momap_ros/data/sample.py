@@ -2,16 +2,20 @@
 
 A sample keeps the first frame (colour, depth, body ids) and the rigid motion of every body that moves: about 60 kB at
 128x128 where the dense MoMap would take 10 MB. Samples lie in plain tar shards with WebDataset names (`KEY.rgb.png`,
-`KEY.depth.png`, `KEY.ids.png`, `KEY.motion.npy`, `KEY.json`).
+`KEY.depth.png`, `KEY.ids.png`, `KEY.motion.npy`, `KEY.json`, and `KEY.visible.z` where visibility was asked for).
+
+Recordings share the format. What nobody measured there is named in `lacks`, never made up.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -27,8 +31,16 @@ from momap_ros.momap import MoMap
 from momap_ros.shapes import check_shapes
 
 UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
 DEPTH_UNIT_M = 1e-4
+# What a recording may lack; its arrays then hold what the attribute's text says.
+LACKS = ("camera", "depth", "instances", "motion")
+_VISIBLE = "visible.z"
 _PNG_LEVEL = [int(cv2.IMWRITE_PNG_COMPRESSION), 1]  # smaller files cost more time here than they save
+
+
+class SampleError(ValueError):
+    """A sample was asked for what it lacks, or its parts do not fit together."""
 
 
 class Role(IntEnum):
@@ -51,11 +63,11 @@ class Sample:
         split: name of the split.
         skill: name of the skill shown.
         kind: kind of the acted object, "drawer" or "door" included.
-        text: the sentence; left, right, away and closer are those of this view's camera.
+        text: the sentence.
         rgb: (H, W, 3) uint8, first frame.
-        depth_m: (H, W) float32, metres along optical z; NaN where unknown.
+        depth_m: (H, W) float32, metres along optical z; NaN where unknown (everywhere if depth is lacking).
         body_ids: (H, W) uint8, index of the body seen at each pixel; 0 = world.
-        camera: intrinsics of the images; fx and fy differ where the image is stretched.
+        camera: intrinsics of the images; fx and fy differ where the image is stretched. Assumed if camera is lacking.
         camera_from_world: (4, 4), metres; world z is up.
         body_names: a readable name per body.
         body_roles: role per body.
@@ -63,6 +75,14 @@ class Sample:
         motion_t_from_0: (T, B, 3, 4) float32, metres, camera frame: takes a point of moving body b as seen at step 0 to
             where it is at step t; identity at step 0.
         duration_s: seconds from step 0 to step T - 1; the steps are equal.
+        paraphrases: other sentences for the same motion.
+        text_frame: whose left, right, away and closer the sentences use: "camera", "robot", or "" where they use none.
+        contacts: (body id, first, last second after step 0) of every time the robot touches a body.
+        factors: what the scene was drawn from (arm, table, intrinsics, sector, ...), by name.
+        first_frame: the same for all samples that begin with the very same image: several futures of one scene.
+        visible: (T, H, W) bool, whether the point first seen at the pixel is seen at step t; None where not computed.
+        source: "simulation", or where the recording comes from.
+        lacks: which of LACKS nobody measured.
     """
 
     key: str
@@ -80,6 +100,14 @@ class Sample:
     moving_bodies: UInt8
     motion_t_from_0: Float32
     duration_s: float
+    paraphrases: tuple[str, ...] = ()
+    text_frame: str = ""
+    contacts: tuple[tuple[int, float, float], ...] = ()
+    factors: Mapping[str, str] = field(default_factory=dict)
+    first_frame: str = ""
+    visible: Bool | None = None
+    source: str = "simulation"
+    lacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that all parts speak of the same image and bodies."""
@@ -93,11 +121,15 @@ class Sample:
             moving_bodies=(self.moving_bodies, "B"),
             motion_t_from_0=(self.motion_t_from_0, "T B 3 4"),
         )
+        if self.visible is not None:
+            check_shapes(visible=(self.visible, "T H W"), motion_t_from_0=(self.motion_t_from_0, "T B 3 4"))
+        if unknown := set(self.lacks) - set(LACKS):
+            raise SampleError(f"{self.key}: lacks: expected names of {list(LACKS)}, got {sorted(unknown)}")
 
     @property
     def step_s(self) -> float:
-        """Seconds between two steps."""
-        return self.duration_s / (len(self.motion_t_from_0) - 1)
+        """Seconds between two steps; 0 where there is a single one."""
+        return self.duration_s / max(len(self.motion_t_from_0) - 1, 1)
 
     @property
     def up_in_camera(self) -> Float64:
@@ -105,7 +137,16 @@ class Sample:
         return np.asarray(self.camera_from_world[:3, 2], np.float64)
 
     def momap(self) -> MoMap:
-        """The true MoMap of this view: every point is carried along rigidly by its body, or stays."""
+        """The true MoMap of this view: every point is carried along rigidly by its body, or stays.
+
+        Raises:
+            SampleError: camera, depth or motion are lacking.
+        """
+        if missing := {"camera", "depth", "motion"} & set(self.lacks):
+            raise SampleError(
+                f"{self.key}: expected a sample with true motion, got one of {self.source} that lacks "
+                f"{', '.join(sorted(missing))}; take samples that `momap simulate` made"
+            )
         points = unproject_depth(self.depth_m, self.camera)
         xyz = np.repeat(points[None], len(self.motion_t_from_0), axis=0)
         for slot, body in enumerate(self.moving_bodies):
@@ -217,25 +258,43 @@ def _encode(sample: Sample) -> dict[str, bytes]:
         "body_roles": [int(role) for role in sample.body_roles],
         "moving_bodies": sample.moving_bodies.tolist(),
         "duration_s": sample.duration_s,
+        "paraphrases": sample.paraphrases,
+        "text_frame": sample.text_frame,
+        "contacts": sample.contacts,
+        "factors": dict(sample.factors),
+        "first_frame": sample.first_frame,
+        "source": sample.source,
+        "lacks": sample.lacks,
     }
-    return {
+    parts = {
         "rgb.png": _png(cv2.cvtColor(sample.rgb, cv2.COLOR_RGB2BGR)),
         "depth.png": _png(depth),
         "ids.png": _png(sample.body_ids),
         "motion.npy": motion.getvalue(),
         "json": json.dumps(meta).encode(),
     }
+    if sample.visible is not None:
+        parts[_VISIBLE] = zlib.compress(np.packbits(sample.visible).tobytes())
+    return parts
 
 
 def _decode(path: Path, key: str, parts: dict[str, bytes]) -> Sample:
     expected = {"rgb.png", "depth.png", "ids.png", "motion.npy", "json"}
-    if set(parts) != expected:
+    if set(parts) - {_VISIBLE} != expected:
         raise ValueError(
             f"{path}: sample {key}: expected {sorted(expected)}, got {sorted(parts)}; write the shard again"
         )
     meta = json.loads(parts["json"])
+    if "lacks" not in meta:
+        raise ValueError(f"{path}: sample {key}: written by an earlier release of this package; make the shard again")
     depth = _from_png(parts["depth.png"]).astype(np.float32) * np.float32(DEPTH_UNIT_M)
     width, height, *intrinsics = meta["camera"]
+    motion = np.load(io.BytesIO(parts["motion.npy"]), allow_pickle=False)
+    visible: Bool | None = None
+    if _VISIBLE in parts:
+        bits = np.frombuffer(zlib.decompress(parts[_VISIBLE]), np.uint8)
+        shape = (len(motion), height, width)
+        visible = np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(np.bool_)
     return Sample(
         key=key,
         split=meta["split"],
@@ -250,8 +309,16 @@ def _decode(path: Path, key: str, parts: dict[str, bytes]) -> Sample:
         body_names=tuple(meta["body_names"]),
         body_roles=tuple(Role(role) for role in meta["body_roles"]),
         moving_bodies=np.array(meta["moving_bodies"], np.uint8),
-        motion_t_from_0=np.load(io.BytesIO(parts["motion.npy"]), allow_pickle=False),
+        motion_t_from_0=motion,
         duration_s=meta["duration_s"],
+        paraphrases=tuple(meta["paraphrases"]),
+        text_frame=meta["text_frame"],
+        contacts=tuple((int(body), first, last) for body, first, last in meta["contacts"]),
+        factors=meta["factors"],
+        first_frame=meta["first_frame"],
+        visible=visible,
+        source=meta["source"],
+        lacks=tuple(meta["lacks"]),
     )
 
 

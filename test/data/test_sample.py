@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import io
+import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from momap_ros.data.sample import Role, Sample, iterate_samples, read_shard, write_shard
+from momap_ros.data.sample import Role, Sample, SampleError, iterate_samples, read_shard, write_shard
 from momap_ros.geometry import PinholeCamera
 from momap_ros.shapes import ShapeError
 
@@ -87,6 +90,63 @@ def test_samples_survive_a_shard(tmp_path: Path) -> None:
         np.testing.assert_allclose(again.depth_m, sample.depth_m, atol=0.5e-4)
         assert again.rgb.dtype == np.uint8
         assert again.depth_m.dtype == np.float32
+
+
+def test_what_only_some_samples_have_survives_a_shard(tmp_path: Path) -> None:
+    visible = np.random.default_rng(2).random((5, 6, 8)) < 0.5
+    written = replace(
+        make_sample(),
+        paraphrases=("shove the block right", "slide the block to the right"),
+        text_frame="camera",
+        contacts=((3, 0.25, 1.5),),
+        factors={"arm": "round", "sector": "front"},
+        first_frame="futures_0000007",
+        visible=visible,
+    )
+    write_shard(tmp_path / "train-0.tar", [written])
+    (again,) = read_shard(tmp_path / "train-0.tar")
+    for name in ("paraphrases", "text_frame", "contacts", "factors", "first_frame", "source", "lacks"):
+        assert getattr(again, name) == getattr(written, name)
+    assert again.visible is not None
+    np.testing.assert_array_equal(again.visible, visible)
+
+
+def test_a_recording_without_motion_has_no_momap(tmp_path: Path) -> None:
+    recorded = replace(
+        make_sample(),
+        moving_bodies=np.zeros(0, np.uint8),
+        motion_t_from_0=np.zeros((1, 0, 3, 4), np.float32),
+        source="bridge_rlds",
+        lacks=("camera", "depth", "instances", "motion"),
+    )
+    write_shard(tmp_path / "train-0.tar", [recorded])
+    (again,) = read_shard(tmp_path / "train-0.tar")
+    assert (again.source, again.lacks) == (recorded.source, recorded.lacks)
+    with pytest.raises(SampleError, match="got one of bridge_rlds that lacks camera, depth, motion"):
+        again.momap()
+
+
+def test_an_unknown_lack_is_refused() -> None:
+    with pytest.raises(SampleError, match=r"lacks: expected names of .*got \['colour'\]"):
+        replace(make_sample(), lacks=("colour",))
+
+
+def test_a_shard_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
+    whole, old = tmp_path / "train-0.tar", tmp_path / "train-1.tar"
+    write_shard(whole, [make_sample()])
+    with tarfile.open(whole) as source, tarfile.open(old, "w") as target:
+        for member in source:
+            content = source.extractfile(member)
+            assert content is not None
+            data = content.read()
+            if member.name.endswith(".json"):
+                meta = json.loads(data)
+                del meta["lacks"]
+                data = json.dumps(meta).encode()
+                member.size = len(data)
+            target.addfile(member, io.BytesIO(data))
+    with pytest.raises(ValueError, match="written by an earlier release"):
+        list(read_shard(old))
 
 
 def test_shards_are_read_in_order_of_their_episodes(tmp_path: Path) -> None:
