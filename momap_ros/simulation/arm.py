@@ -5,7 +5,8 @@ The hand is welded to a mocap body: a script that moves the mocap body moves the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco
@@ -29,15 +30,27 @@ ROBOT_BODIES = (
 BASE_XY = np.array([-0.08, 0.0])
 HAND, MOCAP = "hand", "mocap"
 OPEN_M = 0.034
+START_OPENING_M = 0.03
+STYLES = ("round", "slim", "hand")
+HELD_OUT_STYLES = ("square",)  # of the split that shows scenes never seen in training
+_STYLE_SHARES = (0.5, 0.35, 0.15)
 _NO_CONTACT: dict[str, Any] = {"contype": 0, "conaffinity": 0, "group": 1, "mass": 0.1}
 _SIDEWAYS = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]  # turns a cylinder's axis from z to y
 
 
 @dataclass(frozen=True)
 class ArmInfo:
-    """The arm of one scene; `tip_m` is the distance from the hand's origin to the grasp centre, along the hand's x."""
+    """The arm of one scene.
+
+    Attributes:
+        tip_m: from the hand's origin to the grasp centre, along the hand's x.
+        style: one of STYLES or HELD_OUT_STYLES; "hand" is a gripper without an arm.
+        home: joint positions from which the arm starts, radians.
+    """
 
     tip_m: float
+    style: str
+    home: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,18 +86,34 @@ def _capsule(end: tuple[float, float, float], radius: float, material: str) -> d
     return {"type": Geom.mjGEOM_CAPSULE, "fromto": [0, 0, 0, *end], "size": [radius, 0, 0], "material": material}
 
 
-def _draw_look(materials: Materials, rng: np.random.Generator) -> _Look:
-    radius = float(rng.uniform(0.022, 0.034))
+def _draw_look(materials: Materials, rng: np.random.Generator, style: str) -> _Look:
+    radius = float(rng.uniform(0.014, 0.02) if style == "slim" else rng.uniform(0.022, 0.034))
     dark = rng.random() < 0.6
     link: Float64 = np.full(3, rng.uniform(0.03, 0.2)) if dark else rng.uniform(0.1, 0.9, 3)
     joint: Float64 = np.full(3, rng.uniform(0.03, 0.2)) if rng.random() < 0.7 else rng.uniform(0.1, 0.9, 3)
-    return _Look(radius, bool(rng.random() < 0.5), materials.plain(link), materials.plain(joint))
+    return _Look(radius, style != "square", materials.plain(link), materials.plain(joint))
 
 
-def add_arm(spec: mujoco.MjSpec, materials: Materials, rng: np.random.Generator) -> ArmInfo:
-    """Build the arm at BASE_XY, facing +x."""
+def add_arm(spec: mujoco.MjSpec, materials: Materials, rng: np.random.Generator, *, held_out: bool = False) -> ArmInfo:
+    """Build an arm at BASE_XY, facing +x, or a hand alone; `held_out` takes a style of HELD_OUT_STYLES."""
+    style = str(rng.choice(HELD_OUT_STYLES) if held_out else rng.choice(STYLES, p=_STYLE_SHARES))
+    look = _draw_look(materials, rng, style)
+    if style == "hand":
+        hand = spec.worldbody.add_body(name=HAND, pos=[0.2, 0, 0.3], gravcomp=1)
+        hand.add_freejoint(name=f"{HAND}_joint")
+        hand.add_geom(**_NO_CONTACT, **_palm(look, rng))
+        home: dict[str, float] = {}
+    else:
+        hand = _add_links(spec, look, rng)
+        home = {"upper_arm_joint": -0.3, "forearm_joint": 0.9, "wrist_joint": 1.0}
+    tip_m = _add_fingers(spec, hand, materials, rng)
+    _weld_to_mocap(spec)
+    return ArmInfo(tip_m, style, home)
+
+
+def _add_links(spec: mujoco.MjSpec, look: _Look, rng: np.random.Generator) -> mujoco.MjsBody:
+    """The chain from the base to the hand, which is returned."""
     shoulder, upper, fore = rng.uniform(0.10, 0.14), rng.uniform(0.24, 0.32), rng.uniform(0.24, 0.32)
-    look = _draw_look(materials, rng)
     radius = look.radius
     base = spec.worldbody.add_body(name="arm_base", pos=[*BASE_XY, 0])
     base_shape = Geom.mjGEOM_BOX if rng.random() < 0.5 else Geom.mjGEOM_CYLINDER
@@ -105,15 +134,11 @@ def add_arm(spec: mujoco.MjSpec, materials: Materials, rng: np.random.Generator)
     roll = _add_link(forearm, "forearm_roll", [fore * 0.55, 0, 0], axis=[1, 0, 0], limit=3.1, geoms=[roll_geom])
     wrist_geoms = [look.barrel(radius, radius * 1.1), _capsule((0.06, 0, 0), radius * 0.8, look.link)]
     wrist = _add_link(roll, "wrist", [fore * 0.45, 0, 0], axis=[0, 1, 0], limit=2.4, geoms=wrist_geoms)
-    palm = {
-        "type": Geom.mjGEOM_BOX,
-        "size": [0.018, rng.uniform(0.035, 0.055), 0.02],
-        "material": look.joint,
-    }
-    hand = _add_link(wrist, HAND, [0.07, 0, 0], axis=[1, 0, 0], limit=3.1, geoms=[palm])
-    tip_m = _add_fingers(spec, hand, materials, rng)
-    _weld_to_mocap(spec)
-    return ArmInfo(tip_m)
+    return _add_link(wrist, HAND, [0.07, 0, 0], axis=[1, 0, 0], limit=3.1, geoms=[_palm(look, rng)])
+
+
+def _palm(look: _Look, rng: np.random.Generator) -> dict[str, Any]:
+    return {"type": Geom.mjGEOM_BOX, "size": [0.018, rng.uniform(0.035, 0.055), 0.02], "material": look.joint}
 
 
 def _add_link(

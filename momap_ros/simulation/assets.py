@@ -280,6 +280,36 @@ _SHAPES: dict[str, Callable[[_Part], tuple[float, float]]] = {
     "pot": _pot,
 }
 KINDS = tuple(_SHAPES)
+WIDE_KINDS = frozenset({"bowl", "plate", "pot"})  # need more room than the others
+# What skills can do with a kind. graspable: from above, between the fingers; stackable: rests on another, and others on
+# it; any_side: looks the same to a gripper from every side; rolling: rolls when it is pushed; container: things stay in
+# it; support: things stay on it.
+_TRAITS: dict[str, frozenset[str]] = {
+    "block": frozenset({"graspable", "stackable"}),
+    "can": frozenset({"graspable", "stackable", "any_side", "tall"}),
+    "ball": frozenset({"graspable", "any_side", "rolling"}),
+    "eggplant": frozenset({"graspable"}),
+    "carrot": frozenset({"graspable"}),
+    "banana": frozenset({"graspable"}),
+    "pepper": frozenset({"graspable"}),
+    "sponge": frozenset({"graspable"}),
+    "spoon": frozenset({"graspable"}),
+    "cup": frozenset({"graspable", "any_side", "tall"}),
+    "bottle": frozenset({"any_side", "tall"}),
+    "bowl": frozenset({"container"}),
+    "plate": frozenset({"support"}),
+    "pot": frozenset({"container"}),
+}
+
+
+def has_trait(kind: str, trait: str) -> bool:
+    """Whether skills can do this with the kind."""
+    return trait in _TRAITS[kind]
+
+
+def kinds_with(trait: str) -> tuple[str, ...]:
+    """The kinds that have a trait, in the order of KINDS."""
+    return tuple(kind for kind in KINDS if has_trait(kind, trait))
 
 
 def add_object(
@@ -291,10 +321,11 @@ def add_object(
     color: str,
     name: str,
     xy: Float64,
+    z_m: float = 0.0005,
 ) -> ObjectInfo:
-    """Place a free object just above the table at `xy` (metres, world) with a random heading."""
+    """Place a free object at `xy` (metres, world) with a random heading, its lowest point at `z_m`."""
     heading = rng.uniform(-np.pi, np.pi)
-    body = spec.worldbody.add_body(name=name, pos=[xy[0], xy[1], 0.0005], quat=yaw_quaternion(heading))
+    body = spec.worldbody.add_body(name=name, pos=[xy[0], xy[1], z_m], quat=yaw_quaternion(heading))
     body.add_freejoint(name=f"{name}_joint")
     part = _Part(spec, body, materials, rng, materials.plain(PALETTE[color]))
     half_width, height = _SHAPES[kind](part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -10,14 +10,21 @@ import numpy as np
 from momap_ros.data.sample import Role
 from momap_ros.geometry import Float64, se3_from_parts
 from momap_ros.simulation.arm import MOCAP, ROBOT_BODIES
-from momap_ros.simulation.scene import SEEN_CHOICES, UNSEEN_CHOICES, NoRoomError, Scene, build_scene
-from momap_ros.simulation.skills import Rollout, perform
+from momap_ros.simulation.hand import Rollout, ScriptedHand, Simulation
+from momap_ros.simulation.scene import NoRoomError, Scene, build_scene
+from momap_ros.simulation.skills import SKILLS, draw_skill
+from momap_ros.simulation.splits import SPLITS, Split
+from momap_ros.simulation.task import Skill, Task
 
 # The seed of an episode is (split, episode, stream): a split is disjoint from every other, and cameras drawn later
 # never change the scene or the motion.
-_SPLIT_SEEDS = {"train": 1, "val": 2, "objects": 3}
-SPLITS = tuple(_SPLIT_SEEDS)
-_SCENE_STREAM, _ROLLOUT_STREAM, _FIRST_VIEW_STREAM, _FIRST_VIDEO_STREAM = 0, 1, 10, 1000
+_SCENE_STREAM, _ROLLOUT_STREAM, _TIMING_STREAM, _FUTURE_STREAM = 0, 1, 2, 100
+_FIRST_VIEW_STREAM, _FIRST_VIDEO_STREAM = 10, 1000
+MAX_DURATION_S, MIN_DURATION_S = 15.0, 5.0  # of a demonstration, as in BRIDGE
+_SLOWEST = 4.0  # longest a quasi-static motion is stretched
+_MID_TASK_SHARE = 0.25
+_TRIES_PER_FUTURE = 3
+_MIN_REST_M = 0.02  # of the acted motion that a start in the middle leaves to be seen
 
 
 @dataclass(frozen=True)
@@ -29,30 +36,45 @@ class Episode:
         index: number within the split.
         scene: the scene and its task.
         rollout: every simulated state.
+        future: number of the demonstration, where several start from the same first frame.
     """
 
     split: str
     index: int
     scene: Scene
     rollout: Rollout
+    future: int = 0
+
+    @property
+    def skill(self) -> Skill:
+        """What is demonstrated."""
+        return SKILLS[self.scene.skill]
 
     def view_rng(self, view: int) -> np.random.Generator:
-        """The random stream of one camera and its sentence."""
+        """The random stream of one camera and its sentence; futures of one first frame share their cameras."""
         return _rng(self.split, self.index, _FIRST_VIEW_STREAM + view)
 
     def video_rng(self, camera: int) -> np.random.Generator:
         """The random stream of one video camera and its sentence."""
         return _rng(self.split, self.index, _FIRST_VIDEO_STREAM + camera)
 
-    def state_indices(self, num_steps: int) -> list[int]:
-        """Indices of `num_steps` states at equal time steps over the whole motion."""
-        return [int(i) for i in np.round(np.linspace(0, len(self.rollout.qpos) - 1, num_steps))]
+    def state_indices(self, num_steps: int, step_s: float | None = None) -> list[int]:
+        """Indices of the states at `num_steps` equal time steps.
+
+        Args:
+            num_steps: T.
+            step_s: seconds between two steps; the whole motion is covered where None. Beyond its end, the last state.
+        """
+        last = len(self.rollout.qpos) - 1
+        if step_s is None:
+            return [int(i) for i in np.round(np.linspace(0, last, num_steps))]
+        return [min(round(i * step_s / self.rollout.step_s), last) for i in range(num_steps)]
 
     def restore(self, data: mujoco.MjData, state: int) -> None:
         """Put `data` at a recorded state: body poses are exactly those of the recorded joints."""
         data.qpos[:] = self.rollout.qpos[state]
-        data.mocap_pos[0] = self.rollout.mocap_pos[state]
-        data.mocap_quat[0] = self.rollout.mocap_quat[state]
+        data.mocap_pos[:] = self.rollout.mocap_pos[state]
+        data.mocap_quat[:] = self.rollout.mocap_quat[state]
         mujoco.mj_kinematics(self.scene.model, data)
         mujoco.mj_camlight(self.scene.model, data)
 
@@ -72,18 +94,73 @@ def simulate_episode(split: str, index: int) -> Episode | None:
     Raises:
         ValueError: the split is unknown.
     """
-    if split not in _SPLIT_SEEDS:
-        raise ValueError(f"split: expected one of {list(SPLITS)}, got {split!r}")
-    choices = UNSEEN_CHOICES if split == "objects" else SEEN_CHOICES
-    try:
-        scene = build_scene(choices, _rng(split, index, _SCENE_STREAM))
-    except NoRoomError:
+    scene = _build(_find_split(split), index)
+    if scene is None:
         return None
-    return Episode(split, index, scene, perform(scene, _rng(split, index, _ROLLOUT_STREAM)))
+    rollout = perform(scene, _rng(split, index, _ROLLOUT_STREAM))
+    return Episode(split, index, scene, _retimed(scene, rollout, _rng(split, index, _TIMING_STREAM)))
+
+
+def simulate_futures(split: str, index: int) -> list[Episode]:
+    """Demonstrations that start from the very same state: other goals, other objects, other skills.
+
+    The first is what the scene was made for. Only successful ones are returned; fewer than the split asks for where
+    the scene does not offer more.
+
+    Raises:
+        ValueError: the split is unknown.
+    """
+    asked = _find_split(split)
+    scene = _build(asked, index)
+    if scene is None:
+        return []
+    rng = _rng(split, index, _FUTURE_STREAM)
+    others = [skill for skill in SKILLS.values() if skill.retarget is not None and asked.allows_skill(skill.name)]
+    found: list[Episode] = []
+    for attempt in range(_TRIES_PER_FUTURE * asked.num_futures):
+        task = _another_task(scene, others, rng) if attempt else scene.task
+        if task is None:
+            continue
+        variant = scene.with_task(task)
+        rollout = perform(variant, _rng(split, index, _ROLLOUT_STREAM), start_of=scene, habits=rng)
+        if rollout.success:
+            found.append(Episode(split, index, variant, _stretched(variant, rollout, rng), len(found)))
+        if len(found) == asked.num_futures:
+            break
+    return found
+
+
+def perform(
+    scene: Scene, rng: np.random.Generator, *, start_of: Scene | None = None, habits: np.random.Generator | None = None
+) -> Rollout:
+    """Play the scene's skill from rest to rest.
+
+    Args:
+        scene: the scene and its task.
+        rng: draws where everything is at the beginning, and how the skill is played.
+        start_of: the same scene with the task that decides how it begins; its own where None.
+        habits: draws how the skill is played, instead of rng.
+    """
+    skill, beginning = SKILLS[scene.skill], start_of or scene
+    simulation = Simulation(scene) if scene.arm is None else ScriptedHand(scene, rng)
+    start = SKILLS[beginning.skill].start
+    if start is not None:
+        start(beginning, simulation, rng)
+    simulation.settle()
+    simulation.start_recording()
+    played_by = habits or rng
+    if skill.perform is not None and isinstance(simulation, ScriptedHand):
+        simulation.draw_habits(played_by)
+        success = skill.perform(scene, simulation, played_by)
+    else:
+        assert skill.unfold is not None  # a skill has one of the two
+        success = skill.unfold(scene, simulation, played_by)
+    return simulation.rollout(success=success)
 
 
 def body_roles(scene: Scene) -> tuple[Role, ...]:
     """The role of every body of the model, in its order."""
+    fixed = {name for fixture in scene.fixtures for name in (fixture.body, *fixture.parts)}
     roles = []
     for body in range(scene.model.nbody):
         name = scene.model.body(body).name
@@ -95,7 +172,7 @@ def body_roles(scene: Scene) -> tuple[Role, ...]:
             role = Role.ROBOT
         elif name == scene.acted:
             role = Role.ACTED
-        elif name == "cabinet":
+        elif name in fixed:
             role = Role.FIXTURE
         else:
             role = Role.OBJECT
@@ -103,5 +180,54 @@ def body_roles(scene: Scene) -> tuple[Role, ...]:
     return tuple(roles)
 
 
+def _find_split(name: str) -> Split:
+    if name not in SPLITS:
+        raise ValueError(f"split: expected one of {list(SPLITS)}, got {name!r}")
+    return SPLITS[name]
+
+
+def _build(split: Split, index: int) -> Scene | None:
+    rng = _rng(split.name, index, _SCENE_STREAM)
+    try:
+        return build_scene(split, draw_skill(split, rng), rng)
+    except NoRoomError:
+        return None
+
+
+def _another_task(scene: Scene, skills: list[Skill], rng: np.random.Generator) -> Task | None:
+    skill = skills[int(rng.integers(len(skills)))]
+    return None if skill.retarget is None else skill.retarget(scene, rng)
+
+
+def _retimed(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollout:
+    """As long as people take for it, and sometimes seen from its middle on only."""
+    stretched = _stretched(scene, rollout, rng)
+    if not scene.acted or not rollout.success or rng.random() >= _MID_TASK_SHARE:
+        return stretched
+    first = int(rng.uniform(0.1, 0.6) * len(rollout.qpos))
+    return stretched.from_state(first) if _still_to_move_m(scene, rollout, first) > _MIN_REST_M else stretched
+
+
+def _stretched(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollout:
+    """The same states over a longer time, where physics would allow it."""
+    if not SKILLS[scene.skill].quasi_static:
+        return rollout
+    wanted_s = rng.uniform(MIN_DURATION_S, MAX_DURATION_S)
+    factor = float(np.clip(wanted_s / rollout.duration_s, 1.0, _SLOWEST))
+    return replace(rollout, step_s=rollout.step_s * factor)
+
+
+def _still_to_move_m(scene: Scene, rollout: Rollout, first: int) -> float:
+    """How far the acted body's geoms get from where they are at a state, metres."""
+    data = mujoco.MjData(scene.model)
+    geoms = scene.model.geom_bodyid == scene.model.body(scene.acted).id
+    places = []
+    for state in np.linspace(first, len(rollout.qpos) - 1, 8).astype(int):
+        data.qpos[:] = rollout.qpos[state]
+        mujoco.mj_kinematics(scene.model, data)
+        places.append(data.geom_xpos[geoms].copy())
+    return float(np.linalg.norm(np.array(places) - places[0], axis=-1).max())
+
+
 def _rng(split: str, index: int, stream: int) -> np.random.Generator:
-    return np.random.default_rng([_SPLIT_SEEDS[split], index, stream])
+    return np.random.default_rng([SPLITS[split].seed, index, stream])

@@ -19,19 +19,30 @@ HANDLE_GEOM = "handle"
 
 @dataclass(frozen=True)
 class FixtureInfo:
-    """A cabinet and the part of it that moves.
+    """Something fixed to the table, and the part of it that moves.
 
     Attributes:
-        part: body name of the moving part, "drawer" or "door".
+        kind: "drawer", "door", ...
+        body: body name of the part that never moves.
+        part: body name of the moving part; "" where there is none.
         joint: its joint.
-        limit: how far the joint opens, metres or radians.
-        xy: (2,) where the cabinet stands, metres, world.
+        limit: how far the joint goes, metres or radians.
+        xy: (2,) where it stands, metres, world.
+        handle: geom name of what a hand takes hold of.
     """
 
+    kind: str
+    body: str
     part: str
     joint: str
     limit: float
     xy: Float64
+    handle: str = HANDLE_GEOM
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Body names of the moving parts."""
+        return (self.part,) if self.part else ()
 
 
 def _cabinet(spec: mujoco.MjSpec, xy: Float64, yaw_rad: float, *, half: Float64, material: str) -> mujoco.MjsBody:
@@ -98,7 +109,7 @@ def add_drawer(
         drawer.add_geom(
             type=Geom.mjGEOM_CYLINDER, fromto=[depth, 0, height, *knob], size=[0.005, 0, 0], material=handle_material
         )
-    return FixtureInfo("drawer", "drawer_joint", float(limit), xy)
+    return FixtureInfo("drawer", "cabinet", "drawer", "drawer_joint", float(limit), xy)
 
 
 def add_door(
@@ -126,7 +137,7 @@ def add_door(
     _box(door, [thickness, width - 0.002, height - 0.004], [thickness, -side * width, height], door_material)
     grip = np.array([0.035, -side * (2 * width - 0.025), height])
     _bar_handle(door, grip, np.array([0, 0, 0.022]), stand_off_m=0.03, material=handle_material)
-    return FixtureInfo("door", "door_joint", limit, xy)
+    return FixtureInfo("door", "cabinet", "door", "door_joint", limit, xy)
 
 
 def _bar_handle(body: mujoco.MjsBody, centre: Float64, half_bar: Float64, *, stand_off_m: float, material: str) -> None:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from momap_ros.data.sample import Sample, write_shard
 from momap_ros.files import atomic_path
-from momap_ros.simulation.episodes import SPLITS, simulate_episode
+from momap_ros.simulation.episodes import simulate_episode
+from momap_ros.simulation.splits import SPLITS
 from momap_ros.simulation.views import render_samples
 
 EPISODES_PER_SHARD = 250

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from momap_ros.data.sample import UInt8
 from momap_ros.geometry import Float32
 from momap_ros.simulation.cameras import View
-from momap_ros.simulation.scene import CAMERA
+from momap_ros.simulation.room import CAMERA
 
 MIN_MEAN_LUMA = 45.0
 _SHADOW_MAP_PIXELS = 1024  # a 4096 map takes five times as long and looks the same at these sizes

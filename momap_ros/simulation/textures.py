@@ -22,7 +22,8 @@ PALETTE: dict[str, tuple[float, float, float]] = {
     "teal": (0.1, 0.55, 0.55),
 }
 TEXTURE_PIXELS = 128
-_PATTERNS = ("wood", "marble", "speckle", "check", "stripe", "flat")
+_PATTERNS = ("wood", "speckle", "check", "stripe", "flat")
+HELD_OUT_PATTERNS = ("marble", "rings")  # of the split that shows scenes never seen in training
 
 
 def value_noise(rng: np.random.Generator, pixels: int, octaves: int = 4) -> Float64:
@@ -40,9 +41,15 @@ def value_noise(rng: np.random.Generator, pixels: int, octaves: int = 4) -> Floa
     return total / 2
 
 
-def procedural_texture(rng: np.random.Generator, pixels: int = TEXTURE_PIXELS) -> np.ndarray:
-    """(pixels, pixels, 3) uint8 picture of a random surface: wood, marble, speckle, checks, stripes or almost flat."""
-    pattern = rng.choice(_PATTERNS)
+def procedural_texture(rng: np.random.Generator, pixels: int = TEXTURE_PIXELS, *, held_out: bool = False) -> np.ndarray:
+    """(pixels, pixels, 3) uint8 picture of a random surface.
+
+    Args:
+        rng: source of every choice.
+        pixels: of a side.
+        held_out: marble or rings, which training never shows; else wood, speckle, checks, stripes or almost flat.
+    """
+    pattern = rng.choice(HELD_OUT_PATTERNS if held_out else _PATTERNS)
     first, second = rng.uniform(0.1, 0.95, 3), rng.uniform(0.1, 0.95, 3)
     if rng.random() < 0.6:  # most tables and floors are of wood or stone tones with little contrast
         first = np.clip(np.array([0.6, 0.42, 0.25]) * rng.uniform(0.5, 1.5) + rng.normal(0, 0.05, 3), 0, 1)
@@ -54,6 +61,8 @@ def procedural_texture(rng: np.random.Generator, pixels: int = TEXTURE_PIXELS) -
         weight = 0.5 + 0.5 * np.sin(rings * 2 * np.pi)
     elif pattern == "marble":
         weight = np.abs(np.sin((x + y + value_noise(rng, pixels) * 3) * 5))
+    elif pattern == "rings":
+        weight = 0.5 + 0.5 * np.sin(np.hypot(x - rng.random(), y - rng.random()) * rng.uniform(20, 60))
     elif pattern == "speckle":
         weight = (rng.random((pixels, pixels)) > 0.85).astype(float)
     elif pattern == "check":
@@ -71,8 +80,9 @@ def procedural_texture(rng: np.random.Generator, pixels: int = TEXTURE_PIXELS) -
 class Materials:
     """Makes uniquely named materials in one scene; each call draws a new look."""
 
-    def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
-        """Materials are added to `spec`; every look comes from `rng`."""
+    def __init__(self, spec: mujoco.MjSpec, rng: np.random.Generator, *, held_out: bool = False) -> None:
+        """Materials are added to `spec`; every look comes from `rng`; `held_out` as in procedural_texture."""
+        self.held_out = held_out
         self._spec = spec
         self._rng = rng
         self._count = 0
@@ -80,7 +90,7 @@ class Materials:
     def textured(self) -> str:
         """Name of a new material with a procedural texture."""
         rng, name = self._rng, self._next_name()
-        image = procedural_texture(rng)
+        image = procedural_texture(rng, held_out=self.held_out)
         texture = self._spec.add_texture(
             name=f"{name}_texture",
             type=mujoco.mjtTexture.mjTEXTURE_2D,

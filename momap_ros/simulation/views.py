@@ -13,7 +13,7 @@ from momap_ros.data.sample import Sample, UInt8
 from momap_ros.geometry import Float32, Float64, invert_se3, project, transform_points
 from momap_ros.simulation.cameras import View, draw_view
 from momap_ros.simulation.episodes import Episode, body_roles
-from momap_ros.simulation.language import camera_direction, sentence
+from momap_ros.simulation.language import wording
 from momap_ros.simulation.render import SceneRenderer
 from momap_ros.simulation.scene import Scene
 
@@ -105,16 +105,15 @@ def body_labels(scene: Scene) -> tuple[str, ...]:
 
 
 def acted_path(episode: Episode, world_from_bodies: Float64) -> Float64:
-    """(T, 3) centre of the acted body over time, metres, world."""
+    """(T, 3) centre of the acted body over time, metres, world; where nothing is acted on, of the first object."""
     scene = episode.scene
-    return transform_points(
-        world_from_bodies[:, scene.model.body(scene.acted).id], body_centre(scene.model, scene.acted)
-    )
+    name = scene.acted or scene.objects[0].name
+    return transform_points(world_from_bodies[:, scene.model.body(name).id], body_centre(scene.model, name))
 
 
 def candidates_xy(scene: Scene, world_from_bodies: Float64) -> Float64:
     """(K, 2) where every object, or the cabinet, stands at step 0, metres, world."""
-    names = [item.name for item in scene.objects] + (["cabinet"] if scene.fixture else [])
+    names = [item.name for item in scene.objects] + [fixture.body for fixture in scene.fixtures]
     return np.array([world_from_bodies[0, scene.model.body(name).id, :2, 3] for name in names])
 
 
@@ -130,14 +129,14 @@ def find_view(stage: Stage, draw: Callable[[], View]) -> FirstImage | None:
     """The first camera drawn that shows the acted body and its whole way, with its images; None if there is none."""
     scene = stage.episode.scene
     path = acted_path(stage.episode, stage.world_from_bodies)[[0, NUM_STEPS // 2, -1]]
-    acted = scene.model.body(scene.acted).id
+    acted = scene.model.body(scene.acted).id if scene.acted else -1
     rendered = 0
     for _ in range(_MAX_DRAWS):
         view = draw()
         if not path_in_view(path, view):
             continue
         depth_m, bodies = stage.renderer.depth_and_bodies(stage.data, view)
-        visible = (bodies == acted).mean() >= MIN_ACTED_SHARE and bodies.min() >= 0
+        visible = (acted < 0 or (bodies == acted).mean() >= MIN_ACTED_SHARE) and bodies.min() >= 0
         if visible and depth_m.min() > MIN_DEPTH_M:
             rgb = stage.renderer.bright_rgb(stage.data, view)
             if rgb is not None:
@@ -155,12 +154,20 @@ def build_sample(stage: Stage, first: FirstImage, rng: np.random.Generator, *, k
     moving = moving_bodies(stage.world_from_bodies)
     item = scene.acted_object
     camera_from_world = first.view.camera_from_world
+    said = wording(
+        scene,
+        episode.skill,
+        rng,
+        motion_in_world=path[-1] - path[0],
+        world_from_camera=first.view.world_from_camera,
+    )
+    step_s = episode.rollout.step_s
     return Sample(
         key=key,
         split=episode.split,
         skill=scene.skill,
         kind=item.kind if item else scene.acted,
-        text=sentence(scene, camera_direction(path[-1] - path[0], first.view.world_from_camera), rng),
+        text=said.text,
         rgb=first.rgb,
         depth_m=first.depth_m,
         body_ids=first.body_ids,
@@ -171,4 +178,8 @@ def build_sample(stage: Stage, first: FirstImage, rng: np.random.Generator, *, k
         moving_bodies=np.array(moving, np.uint8),
         motion_t_from_0=camera_motion(camera_from_world, stage.world_from_bodies[:, moving]),
         duration_s=episode.rollout.duration_s,
+        paraphrases=said.paraphrases,
+        text_frame=said.frame,
+        contacts=tuple((c.body, c.first * step_s, c.last * step_s) for c in episode.rollout.contacts),
+        factors=dict(scene.factors),
     )

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:  # where mujoco is missing, the test modules say so when they skip
     from momap_ros.data.sample import Sample
     from momap_ros.simulation.episodes import Episode
-    from momap_ros.simulation.skills import Rollout
+    from momap_ros.simulation.hand import Rollout
 
 NUM_EPISODES = 45
 
@@ -45,17 +45,16 @@ def samples(viewed: list[Viewed]) -> list[Sample]:
 @pytest.fixture(scope="session")
 def perform_skill() -> Callable[[str, int], tuple[Episode, Rollout]]:
     """Play one skill with one seed."""
-    from dataclasses import replace
-
     import numpy as np
 
-    from momap_ros.simulation.episodes import Episode
-    from momap_ros.simulation.scene import SEEN_CHOICES, build_scene
-    from momap_ros.simulation.skills import perform
+    from momap_ros.simulation.episodes import Episode, perform
+    from momap_ros.simulation.scene import build_scene
+    from momap_ros.simulation.skills import SKILLS
+    from momap_ros.simulation.splits import SPLITS
 
     def play(skill: str, seed: int) -> tuple[Episode, Rollout]:
         rng = np.random.default_rng(seed)
-        scene = build_scene(replace(SEEN_CHOICES, skills=(skill,)), rng)
+        scene = build_scene(SPLITS["train"], SKILLS[skill], rng)
         rollout = perform(scene, rng)
         return Episode("train", seed, scene, rollout), rollout
 

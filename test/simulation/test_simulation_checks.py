@@ -34,6 +34,11 @@ def check(
     return cast_rays(episode.scene.model, data, points, sample.camera_from_world)
 
 
+def moving(viewed: list[Viewed]) -> list[Viewed]:
+    """Where nothing moves, a lag changes nothing."""
+    return [item for item in viewed if len(item.samples[0].moving_bodies)]
+
+
 def test_no_point_of_a_true_momap_floats_before_the_scene(viewed: list[Viewed]) -> None:
     checks = [check(item, step) for item in viewed for step in CHECKED_STEPS]
     # A ray through the very edge of a body may slip past it by a rounding: about three points in a hundred thousand.
@@ -50,10 +55,10 @@ def test_everything_is_visible_at_the_first_step(viewed: list[Viewed]) -> None:
 
 
 def test_a_shift_of_five_millimetres_is_caught(viewed: list[Viewed]) -> None:
-    shares = [check(item, 49, offset_m=0.005).violation_share for item in viewed]
+    shares = [check(item, 49, offset_m=0.005).violation_share for item in moving(viewed)]
     assert np.mean(shares) > 0.4
 
 
 def test_a_lag_of_two_steps_is_caught(viewed: list[Viewed]) -> None:
-    shares = [check(item, 25, state_step=27).violation_share for item in viewed]
+    shares = [check(item, 25, state_step=27).violation_share for item in moving(viewed)]
     assert np.mean(shares) > 0.1

@@ -10,7 +10,6 @@ pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
 from momap_ros.data.sample import Sample, write_shard
 from momap_ros.simulation.episodes import simulate_episode
-from momap_ros.simulation.scene import UNSEEN_CHOICES
 from momap_ros.simulation.views import render_samples
 
 if TYPE_CHECKING:
@@ -39,19 +38,6 @@ def test_splits_are_different_episodes() -> None:
     assert not np.array_equal(first.rollout.mocap_pos[0], second.rollout.mocap_pos[0])
 
 
-def test_the_objects_split_acts_on_kinds_that_never_occur_in_training(viewed: list[Viewed]) -> None:
-    unseen = {"banana", "sponge", "cup", "pot"}
-    assert not {item.kind for pair in viewed for item in pair.episode.scene.objects} & unseen
-    assert {kind for kinds in UNSEEN_CHOICES.acted.values() for kind in kinds} == unseen
-    acted = set()
-    for index in range(25):
-        episode = simulate_episode("objects", index)
-        if episode is not None and episode.scene.acted_object is not None:
-            acted.add(episode.scene.acted_object.kind)
-    assert acted <= unseen
-    assert len(acted) >= 3
-
-
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"split: expected one of \['train', 'val', 'objects'\], got 'test'"):
+    with pytest.raises(ValueError, match=r"split: expected one of \['train', 'val', .*\], got 'test'"):
         simulate_episode("test", 0)

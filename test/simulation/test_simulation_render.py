@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from momap_ros.data.sample import Sample
     from momap_ros.simulation.episodes import Episode
-    from momap_ros.simulation.skills import Rollout
+    from momap_ros.simulation.hand import Rollout
 
 POSE = look_at(np.array([-0.3, 0.35, 0.5]), np.array([0.28, 0.0, 0.02]), np.array([0.05, 0, 1.0]))
 Stage = tuple[mujoco.MjModel, mujoco.MjData]
@@ -118,7 +118,7 @@ def test_supersampling_is_the_average_of_a_larger_image(
 def test_a_dark_scene_is_brightened_and_a_black_one_refused(
     camera: PinholeCamera, perform_skill: Callable[[str, int], tuple[Episode, Rollout]]
 ) -> None:
-    episode, _ = perform_skill("lift", 1)
+    episode, _ = perform_skill("lift", 2)
     model = episode.scene.model
     data = mujoco.MjData(model)
     episode.restore(data, 0)
