@@ -12,9 +12,10 @@ from momap_ros.geometry import Float64, se3_from_parts
 from momap_ros.simulation.arm import MOCAP, ROBOT_BODIES
 from momap_ros.simulation.hand import Rollout, ScriptedHand, Simulation
 from momap_ros.simulation.scene import NoRoomError, Scene, build_scene
-from momap_ros.simulation.skills import SKILLS, draw_skill
+from momap_ros.simulation.skill import Skill
+from momap_ros.simulation.skills.registry import SKILLS, draw_skill
 from momap_ros.simulation.splits import SPLITS, Split
-from momap_ros.simulation.task import Skill, Task
+from momap_ros.simulation.task import Task
 
 # The seed of an episode is (split, episode, stream): a split is disjoint from every other, and cameras drawn later
 # never change the scene or the motion.
@@ -189,7 +190,8 @@ def _find_split(name: str) -> Split:
 def _build(split: Split, index: int) -> Scene | None:
     rng = _rng(split.name, index, _SCENE_STREAM)
     try:
-        return build_scene(split, draw_skill(split, rng), rng)
+        skill = draw_skill(split, rng)
+        return build_scene(split, skill.furnish, rng, needs_arm=skill.unfold is None)
     except NoRoomError:
         return None
 

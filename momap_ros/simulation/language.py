@@ -9,7 +9,7 @@ import numpy as np
 from momap_ros.geometry import Float64
 from momap_ros.simulation.assets import ObjectInfo
 from momap_ros.simulation.scene import Scene
-from momap_ros.simulation.task import Skill
+from momap_ros.simulation.skill import Skill
 
 DIRECTIONS = ("left", "right", "away", "closer")
 _BARE_NOUN_SHARE = 0.35  # how often a person leaves out the colour where the noun alone is clear

@@ -15,7 +15,7 @@ from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, Objec
 from momap_ros.simulation.fixtures import FixtureInfo
 from momap_ros.simulation.room import add_room, empty_spec
 from momap_ros.simulation.splits import Split
-from momap_ros.simulation.task import Skill, Task
+from momap_ros.simulation.task import Task
 from momap_ros.simulation.textures import PALETTE, Materials
 
 GRASP_WELD = "grasp"
@@ -217,8 +217,16 @@ def _draw_xy(rng: np.random.Generator) -> Float64 | None:
     return xy if REACH_M[0] <= np.linalg.norm(xy - BASE_XY) <= REACH_M[1] else None
 
 
-def build_scene(split: Split, skill: Skill, rng: np.random.Generator) -> Scene:
-    """Draw a scene for a skill.
+def build_scene(
+    split: Split, furnish: Callable[[SceneBuilder], Task], rng: np.random.Generator, *, needs_arm: bool = True
+) -> Scene:
+    """Draw a scene.
+
+    Args:
+        split: decides what may be in it.
+        furnish: adds what the task needs, and says what the task is.
+        rng: source of every choice.
+        needs_arm: else there is an arm in half of the scenes only.
 
     Raises:
         NoRoomError: the objects drawn do not fit on the table, or the split has none; draw another scene.
@@ -227,12 +235,12 @@ def build_scene(split: Split, skill: Skill, rng: np.random.Generator) -> Scene:
     materials = Materials(spec, rng, held_out=split.unseen_scene)
     factors = add_room(spec, materials, rng)
     arm: ArmInfo | None = None
-    if skill.unfold is None or rng.random() >= NO_ARM_SHARE:
+    if needs_arm or rng.random() >= NO_ARM_SHARE:
         arm = add_arm(spec, materials, rng, held_out=split.unseen_scene)
         grasp = add_weld(spec, GRASP_WELD, HAND, MOCAP)  # its second body is set when something is grasped
         grasp.active = False
     builder = SceneBuilder(spec, materials, rng, split)
-    task = skill.furnish(builder)
+    task = furnish(builder)
     crowded = STATIC_FIXTURE_KINDS if builder.fixtures else ()
     builder.add_distractors(3 if builder.fixtures else 4, without=crowded)
     for fixture in builder.fixtures:

@@ -49,12 +49,13 @@ def perform_skill() -> Callable[[str, int], tuple[Episode, Rollout]]:
 
     from momap_ros.simulation.episodes import Episode, perform
     from momap_ros.simulation.scene import build_scene
-    from momap_ros.simulation.skills import SKILLS
+    from momap_ros.simulation.skills.registry import SKILLS
     from momap_ros.simulation.splits import SPLITS
 
     def play(skill: str, seed: int) -> tuple[Episode, Rollout]:
         rng = np.random.default_rng(seed)
-        scene = build_scene(SPLITS["train"], SKILLS[skill], rng)
+        chosen = SKILLS[skill]
+        scene = build_scene(SPLITS["train"], chosen.furnish, rng, needs_arm=chosen.unfold is None)
         rollout = perform(scene, rng)
         return Episode("train", seed, scene, rollout), rollout
 

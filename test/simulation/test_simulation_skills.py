@@ -11,7 +11,7 @@ pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 import mujoco
 
 from momap_ros.simulation.hand import Contact, Rollout, quaternion_down, quaternion_forward, rotation, smooth_shares
-from momap_ros.simulation.skills import SKILLS
+from momap_ros.simulation.skills.registry import SKILLS
 
 if TYPE_CHECKING:
     from momap_ros.simulation.episodes import Episode

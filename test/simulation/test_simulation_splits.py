@@ -6,7 +6,7 @@ pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
 from momap_ros.simulation.assets import KINDS
 from momap_ros.simulation.episodes import Episode, simulate_episode
-from momap_ros.simulation.skills import SKILLS
+from momap_ros.simulation.skills.registry import SKILLS
 from momap_ros.simulation.splits import SPLITS, UNSEEN_KINDS, UNSEEN_PAIRS, UNSEEN_SKILLS
 
 

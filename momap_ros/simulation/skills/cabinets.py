@@ -11,7 +11,8 @@ from momap_ros.simulation.arm import HAND, OPEN_M
 from momap_ros.simulation.fixtures import add_door, add_drawer
 from momap_ros.simulation.hand import ScriptedHand, Simulation, quaternion_forward, quaternion_of, rotation_about
 from momap_ros.simulation.scene import Scene, SceneBuilder
-from momap_ros.simulation.task import Skill, Task
+from momap_ros.simulation.skill import Skill
+from momap_ros.simulation.task import Task
 
 _DRAWER_SPEED, _DOOR_SPEED = 0.25, 1.4  # m/s, rad/s
 # A door that stops short of a random angle is still open; what counts is that it clearly moved the right way.

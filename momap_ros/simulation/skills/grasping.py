@@ -12,7 +12,8 @@ from momap_ros.simulation.arm import OPEN_M
 from momap_ros.simulation.assets import ObjectInfo, has_trait, kinds_with
 from momap_ros.simulation.hand import ScriptedHand, above, quaternion_down
 from momap_ros.simulation.scene import Scene, SceneBuilder
-from momap_ros.simulation.task import Skill, Task
+from momap_ros.simulation.skill import Skill
+from momap_ros.simulation.task import Task
 
 _LIFTED_M = 0.05
 _ON_TARGET_M, _IN_TARGET_M = 0.035, 0.06  # largest distance from the goal that is a success

@@ -8,8 +8,9 @@ from momap_ros.geometry import Float64
 from momap_ros.simulation.assets import kinds_with
 from momap_ros.simulation.hand import ScriptedHand, above, quaternion_down
 from momap_ros.simulation.scene import Scene, SceneBuilder
+from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import choose
-from momap_ros.simulation.task import Skill, Task
+from momap_ros.simulation.task import Task
 
 _PUSHABLE = (*kinds_with("graspable"), "pot")
 _PUSH_M = (0.06, 0.14)

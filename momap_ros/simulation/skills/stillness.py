@@ -7,7 +7,8 @@ import numpy as np
 from momap_ros.simulation.assets import KINDS
 from momap_ros.simulation.hand import Simulation
 from momap_ros.simulation.scene import Scene, SceneBuilder
-from momap_ros.simulation.task import Skill, Task
+from momap_ros.simulation.skill import Skill
+from momap_ros.simulation.task import Task
 
 _STILL_M_S = 0.01
 
