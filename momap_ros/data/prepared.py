@@ -26,7 +26,7 @@ from momap_ros.geometry import Float32, unproject_depth
 if TYPE_CHECKING:
     from momap_ros.model.codec import TemporalBasisCodec
 
-MAX_MOVERS = 14
+MAX_MOVERS = 20
 MOVING_THRESHOLD_M = 0.01
 # Links are told apart in the stored ids; the loss and the metrics know four kinds of cells.
 CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from momap_ros.files import atomic_path
 from momap_ros.geometry import Float32, Float64, PinholeCamera, unproject_depth
 from momap_ros.instances import InstanceMap
-from momap_ros.momap import MoMap
+from momap_ros.momap import MoMap, direction_flags
 from momap_ros.shapes import check_shapes
 
 UInt8 = npt.NDArray[np.uint8]
@@ -142,11 +142,7 @@ class Sample:
         Raises:
             SampleError: camera, depth or motion are lacking.
         """
-        if missing := {"camera", "depth", "motion"} & set(self.lacks):
-            raise SampleError(
-                f"{self.key}: expected a sample with true motion, got one of {self.source} that lacks "
-                f"{', '.join(sorted(missing))}; take samples that `momap simulate` made"
-            )
+        self._require("camera", "depth", "motion")
         points = unproject_depth(self.depth_m, self.camera)
         xyz = np.repeat(points[None], len(self.motion_t_from_0), axis=0)
         for slot, body in enumerate(self.moving_bodies):
@@ -154,6 +150,27 @@ class Sample:
             motion = self.motion_t_from_0[1:, slot]
             xyz[1:, seen] = points[seen] @ motion[..., :3].transpose(0, 2, 1) + motion[:, None, :, 3]
         return MoMap(xyz, np.isfinite(self.depth_m), self.step_s)
+
+    def direction_flags(self, step: int = -1, *, threshold_m: float = 0.02) -> dict[int, npt.NDArray[np.int8]]:
+        """Where every instance goes: id -> (3,) signs of its mean displacement at a step (paper Sec. 3.4.2).
+
+        Args:
+            step: 0 to T - 1, or from the end.
+            threshold_m: shorter components are 0.
+
+        Raises:
+            SampleError: camera, depth or motion are lacking.
+        """
+        self._require("camera", "depth", "motion")
+        points = unproject_depth(self.depth_m, self.camera)
+        moved = np.zeros_like(points)
+        for slot, body in enumerate(self.moving_bodies):
+            seen, motion = self.body_ids == body, self.motion_t_from_0[step, slot]
+            moved[seen] = points[seen] @ motion[:, :3].T + motion[:, 3] - points[seen]
+        ids = self.instance_map(merge_robot=True).ids
+        known = np.isfinite(self.depth_m)
+        present = np.unique(ids[(ids > 0) & known]).tolist()
+        return {i: direction_flags(moved[(ids == i) & known].mean(axis=0), threshold_m) for i in present}
 
     def instance_map(self, *, merge_robot: bool) -> InstanceMap:
         """Instances of the first frame: body ids, all robot links as the one id of its first body if `merge_robot`."""
@@ -173,6 +190,13 @@ class Sample:
             for instance in np.unique(merged)
             if self.body_roles[int(instance)] not in {Role.WORLD, Role.HIDDEN}
         }
+
+    def _require(self, *parts: str) -> None:
+        if missing := sorted(set(parts) & set(self.lacks)):
+            raise SampleError(
+                f"{self.key}: expected a sample with true motion, got one of {self.source} that lacks "
+                f"{', '.join(missing)}; take samples that `momap simulate` made"
+            )
 
     def _instance_of_body(self, *, merge_robot: bool) -> npt.NDArray[np.int32]:
         bodies = np.arange(len(self.body_names), dtype=np.int32)

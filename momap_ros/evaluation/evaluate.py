@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 POINTS_PER_ROLE = 200
 MIN_POINTS = 5
-SKILLS_WITH_CHOICE = ("lift", "pick_place", "put_in", "stack", "push")
 MIN_OBJECTS_FOR_BINDING = 3
 
 
@@ -131,6 +130,7 @@ class Evaluator:
         )
         true, roles = sample.momap().xyz, role_image(sample)
         row: dict[str, Any] = {"key": sample.key, "skill": sample.skill, "kind": sample.kind}
+        row["choice"] = sample.factors.get("acts_on") == "object"
         errors = {}
         for name, role in (("acted", Role.ACTED), ("robot", Role.ROBOT)):
             pixels = sampled_pixels((roles == role) & frame.valid, rng)
@@ -160,7 +160,8 @@ class Evaluator:
         if len(errors) == 2:
             joint = int((errors["acted"] + errors["robot"]).argmin())
             row["joint_acted"], row["joint_robot"] = (1e3 * float(errors[n][joint]) for n in ("acted", "robot"))
-        row |= self._binding(output, instances, roles, frame)
+        if Role.ACTED in sample.body_roles:
+            row |= self._binding(output, instances, roles, frame)
         row["duration_ratio"] = output.step_s / sample.step_s
         return row
 
@@ -203,7 +204,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
     names = sorted({name for row in rows for name, value in row.items() if isinstance(value, float)})
     means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
     minima = [row["acted_min"] for row in rows if "acted_min" in row]
-    binding = [r for r in rows if r["skill"] in SKILLS_WITH_CHOICE and r["num_objects"] >= MIN_OBJECTS_FOR_BINDING]
+    binding = [r for r in rows if r["choice"] and r["num_objects"] >= MIN_OBJECTS_FOR_BINDING]
     means |= {
         "samples": float(len(rows)),
         "acted_min_standard_error": float(np.std(minima) / len(minima) ** 0.5),

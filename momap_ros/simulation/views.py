@@ -181,5 +181,5 @@ def build_sample(stage: Stage, first: FirstImage, rng: np.random.Generator, *, k
         paraphrases=said.paraphrases,
         text_frame=said.frame,
         contacts=tuple((c.body, c.first * step_s, c.last * step_s) for c in episode.rollout.contacts),
-        factors=dict(scene.factors),
+        factors={**scene.factors, "acts_on": "object" if item else "fixture" if scene.acted else "nothing"},
     )

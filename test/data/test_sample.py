@@ -126,6 +126,15 @@ def test_a_recording_without_motion_has_no_momap(tmp_path: Path) -> None:
         again.momap()
 
 
+def test_direction_flags_are_those_of_the_mean_displacement() -> None:
+    sample = make_sample()
+    sample.motion_t_from_0[:, 0, 1, 3] = -0.03 * np.arange(5)
+    flags = sample.direction_flags()
+    assert {instance: row.tolist() for instance, row in flags.items()} == {1: [0, 0, 0], 3: [1, -1, 0]}
+    assert sample.direction_flags(0)[3].tolist() == [0, 0, 0]
+    assert sample.direction_flags(1, threshold_m=0.05)[3].tolist() == [1, 0, 0]
+
+
 def test_an_unknown_lack_is_refused() -> None:
     with pytest.raises(SampleError, match=r"lacks: expected names of .*got \['colour'\]"):
         replace(make_sample(), lacks=("colour",))

@@ -155,6 +155,7 @@ def row_of(skill: str, acted: tuple[float, float, float], num_objects: float, ri
     return {
         "key": "k",
         "skill": skill,
+        "choice": not skill.endswith("door"),
         "acted_static": static,
         "acted_min": least,
         "acted_mean": mean,
