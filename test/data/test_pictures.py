@@ -219,7 +219,9 @@ def test_the_command_writes_sheets_and_videos(tmp_path: Path, capsys: pytest.Cap
     expected = motion_sheet(in_order, title=f"{tmp_path.name}, train", columns=2, width=120)
     np.testing.assert_array_equal(written[..., ::-1], expected)
     size = (out / "samples.png").stat().st_size
-    assert run(str(tmp_path), *options, "--small") == 0
+    assert run(str(tmp_path), *options, "--small", "--video", "1", "--mp4") == 0
+    video = cv2.VideoCapture(str(out / "train_0000000_0.mp4"))
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (640, 480)
     assert (out / "samples.png").stat().st_size < size
 
 
