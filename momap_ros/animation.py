@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from momap_ros.drawing import Canvas, time_colors
 from momap_ros.files import atomic_path
-from momap_ros.geometry import Float32, Float64, project, transform_points
+from momap_ros.geometry import Float32, Float64, PinholeCamera, project, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import ObjectMotion
@@ -55,16 +56,42 @@ def forecast_frames(
     Yields:
         RGB pictures of equal size, at least 640 pixels wide.
     """
-    if frame.camera.width > _MAX_WIDTH:
-        factor = -(-frame.camera.width // _MAX_WIDTH)
-        width, height = frame.camera.width // factor, frame.camera.height // factor
-        frame, instances = frame.resized(width, height), instances.resized(width, height)
+    size = video_size(frame.camera)
+    frame, instances = frame.resized(*size), instances.resized(*size)
     carried = _Carried(frame, instances, trajectories, moving=moving_objects(objects), hypothesis=hypothesis)
+    yield from carried_frames(frame, carried, step_s=trajectories.step_s, prompt=prompt)
+
+
+def video_size(camera: PinholeCamera) -> tuple[int, int]:
+    """(width, height) of moving pictures of a camera's image: its own, or a whole fraction that is not too large."""
+    factor = -(-camera.width // _MAX_WIDTH)
+    return camera.width // factor, camera.height // factor
+
+
+class CarriedPixels(Protocol):
+    """Pixels that leave their place.
+
+    Attributes:
+        mask: (H, W), True for these pixels.
+        colors: (P, 3) theirs.
+        tails: (tracks, T, 3) a few trajectories, metres, optical frame.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    colors: UInt8
+    tails: npt.NDArray[np.floating]
+
+    def points_at(self, step: int) -> Float64:
+        """(P, 3) positions at a step, metres, optical frame; in the order of `colors`."""
+
+
+def carried_frames(frame: RGBDFrame, carried: CarriedPixels, *, step_s: float, prompt: str) -> Iterator[UInt8]:
+    """One picture per step: the carried pixels in full colour over the dimmed scene; see `forecast_frames`."""
     background = frame.rgb * np.float32(_BACKGROUND_BRIGHTNESS)
     background[carried.mask] = frame.rgb[carried.mask] * np.float32(_GHOST_BRIGHTNESS)
     depth_m = np.where(carried.mask, np.float32(np.nan), frame.depth_m)
-    seconds = (trajectories.num_steps - 1) * trajectories.step_s
-    for step in range(trajectories.num_steps):
+    num_steps = carried.tails.shape[1]
+    for step in range(num_steps):
         points = carried.points_at(step)
         # An object that comes closer needs larger squares to stay without gaps.
         growth = np.nanmedian(carried.points_at(0)[:, 2] / points[:, 2]) if len(points) else 1.0
@@ -76,8 +103,7 @@ def forecast_frames(
         _draw_tails(canvas, frame, carried.tails, step)
         if prompt:
             canvas.text([f"“{prompt}”"], (10, 10), size=17)
-        now = f"+{step * trajectories.step_s:.1f} s"
-        _draw_clock(canvas, now, step / max(trajectories.num_steps - 1, 1), seconds)
+        _draw_clock(canvas, f"+{step * step_s:.1f} s", step / max(num_steps - 1, 1), (num_steps - 1) * step_s)
         yield canvas.image
 
 
@@ -133,7 +159,7 @@ class _Carried:
             motion.instance_id: np.flatnonzero(known & (trajectories.object_ids == motion.instance_id))
             for motion in moving
         }
-        self.mask = np.zeros(instances.ids.shape, bool)
+        self.mask: npt.NDArray[np.bool_] = np.zeros(instances.ids.shape, bool)
         self._objects: list[_CarriedObject] = []
         scale = frame.rgb.shape[1::-1] / np.array([trajectories.image_width, trajectories.image_height])
         tails = [np.zeros((0, trajectories.num_steps, 3), np.float32)]
@@ -160,7 +186,7 @@ class _Carried:
                 )
             )
             tails.append(positions[own[np.linspace(0, len(own) - 1, min(len(own), _TRACKS_PER_OBJECT)).astype(int)]])
-        self.tails = np.concatenate(tails)
+        self.tails: npt.NDArray[np.floating] = np.concatenate(tails)
 
         self.colors: UInt8 = np.concatenate([np.zeros((0, 3), np.uint8), *(item.colors for item in self._objects)])
 
@@ -169,7 +195,7 @@ class _Carried:
         return np.concatenate([np.zeros((0, 3)), *(item.points_at(step) for item in self._objects)])
 
 
-def _draw_tails(canvas: Canvas, frame: RGBDFrame, tails: Float32, step: int) -> None:
+def _draw_tails(canvas: Canvas, frame: RGBDFrame, tails: npt.NDArray[np.floating], step: int) -> None:
     colors = time_colors(max(tails.shape[1] - 1, 1))
     uv = project(tails[:, : step + 1], frame.camera)
     for earlier in range(max(step - _TAIL_STEPS, 0), step):

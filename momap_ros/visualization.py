@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from momap_ros.drawing import INK, Canvas, instance_color, time_colors
+from momap_ros.drawing import INK, Canvas, Color, instance_color, time_colors
 from momap_ros.geometry import Float64, project, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
@@ -39,19 +39,10 @@ def overlay_instances(frame: RGBDFrame, instances: InstanceMap, *, min_width: in
     Returns:
         RGB picture.
     """
-    import cv2
-
     canvas = Canvas(frame.rgb, min_width=min_width)
-    ids = np.repeat(np.repeat(instances.ids, canvas.scale, axis=0), canvas.scale, axis=1)
-    fill = np.zeros_like(canvas.image)
+    fill_instances(canvas, instances, opacity=_FILL_OPACITY)
     for instance_id in instances.areas_px:
-        fill[ids == instance_id] = instance_color(instance_id)
-    canvas.blend(fill, (ids > 0) * _FILL_OPACITY)
-    for instance_id in instances.areas_px:
-        mask = (ids == instance_id).astype(np.uint8)
-        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas.image, outlines, -1, INK, 5, cv2.LINE_AA)
-        cv2.drawContours(canvas.image, outlines, -1, instance_color(instance_id), 2, cv2.LINE_AA)
+        draw_outline(canvas, instances.ids == instance_id, instance_color(instance_id))
     for instance_id in instances.areas_px:
         name = instances.labels.get(instance_id, "")
         u, v, radius = innermost_pixel(instances.ids == instance_id)
@@ -67,6 +58,25 @@ def overlay_instances(frame: RGBDFrame, instances: InstanceMap, *, min_width: in
             accent=instance_color(instance_id),
         )
     return canvas.image
+
+
+def fill_instances(canvas: Canvas, instances: InstanceMap, *, opacity: float) -> None:
+    """Lay every instance's colour over its pixels."""
+    ids = np.repeat(np.repeat(instances.ids, canvas.scale, axis=0), canvas.scale, axis=1)
+    fill = np.zeros_like(canvas.image)
+    for instance_id in instances.areas_px:
+        fill[ids == instance_id] = instance_color(instance_id)
+    canvas.blend(fill, (ids > 0) * opacity)
+
+
+def draw_outline(canvas: Canvas, mask: npt.NDArray[np.bool_], color: Color, thickness: int = 2) -> None:
+    """The outline of an (H, W) mask with a dark rim; `thickness` is in pixels of the picture."""
+    import cv2
+
+    enlarged = np.repeat(np.repeat(mask.astype(np.uint8), canvas.scale, axis=0), canvas.scale, axis=1)
+    outlines, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas.image, outlines, -1, INK, thickness + 3, cv2.LINE_AA)
+    cv2.drawContours(canvas.image, outlines, -1, color, thickness, cv2.LINE_AA)
 
 
 def innermost_pixel(mask: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
@@ -116,11 +126,11 @@ def draw_trajectories(
         points = np.flatnonzero(trajectories.object_ids == motion.instance_id)
         count = min(len(points), max(_TRACKS_IN_TOTAL // len(moving), _MIN_TRACKS_PER_OBJECT))
         chosen = points[((np.arange(count) + 0.5) * len(points) / max(count, 1)).astype(int)]
-        _draw_tracks(canvas, project(trajectories.positions[hypothesis, chosen], frame.camera), thickness=2, arrow=12.0)
+        draw_tracks(canvas, project(trajectories.positions[hypothesis, chosen], frame.camera), thickness=2, arrow=12.0)
     canvas.blend(with_alternatives, 1.0 - _TRACK_OPACITY)
     for motion in moving:
         path = project(transform_points(motion.motion_t_from_0, motion.centroid_m), frame.camera)
-        _draw_tracks(canvas, path[None], thickness=6, arrow=26.0)
+        draw_tracks(canvas, path[None], thickness=6, arrow=26.0)
     seconds = (trajectories.num_steps - 1) * trajectories.step_s
     title = f"“{prompt}”" if prompt else "forecast"
     bottom = canvas.image.shape[0] - 14
@@ -154,7 +164,7 @@ def _calm(rgb: UInt8) -> UInt8:
     return np.asarray((0.42 * rgb + 0.24 * grey + 22).clip(0, 255), np.uint8)
 
 
-def _draw_tracks(canvas: Canvas, tracks: Float64, *, thickness: int, arrow: float) -> None:
+def draw_tracks(canvas: Canvas, tracks: Float64, *, thickness: int, arrow: float) -> None:
     """(P, T, 2) tracks as smooth lines with a dark rim, later pieces over earlier ones; NaN positions leave gaps."""
     steps = tracks.shape[1]
     colors = time_colors(max(steps - 1, 1))
