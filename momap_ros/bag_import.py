@@ -18,9 +18,9 @@ from momap_ros.geometry import Float32, PinholeCamera
 from momap_ros.images import build_frame
 from momap_ros.instances import InstanceMap
 from momap_ros.rgbd import FrameError, UInt8
+from momap_ros.video import VIDEO_SUFFIXES, VideoError, VideoReader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 FRAME_ID = "camera_color_optical_frame"
 DEFAULT_RATE_HZ = 5.0
 
@@ -243,20 +243,13 @@ def _color_images(
 
 
 def _video_images(path: Path, rate_hz: float | None) -> Iterator[tuple[int, UInt8]]:
-    import cv2
-
-    video = cv2.VideoCapture(str(path))
-    rate = rate_hz or video.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE_HZ
-    index = 0
-    while True:
-        readable, bgr = video.read()
-        if not readable:
-            break
-        yield _FIRST_STAMP_NS + round(index * 1e9 / rate), np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        index += 1
-    video.release()
-    if not index:
-        raise BagError(f"{path}: expected a video, could not decode one frame; convert it to H.264 mp4")
+    try:
+        with VideoReader(path) as video:
+            rate = rate_hz or video.rate_hz or DEFAULT_RATE_HZ
+            for index, rgb in enumerate(video):
+                yield _FIRST_STAMP_NS + round(index * 1e9 / rate), rgb
+    except VideoError as error:
+        raise BagError(f"{path}: {error}") from error
 
 
 def _stamps_ns(files: tuple[Path, ...], stamps_s: tuple[float, ...], rate_hz: float | None) -> list[int]:

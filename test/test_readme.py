@@ -90,7 +90,7 @@ def problem_with(words: list[str]) -> str | None:
 
 def problem_with_momap(arguments: list[str], options: set[str]) -> str | None:
     cli = pytest.importorskip("momap_ros.commands.delegated", exc_type=ImportError)
-    length = 2 if arguments[0] in ("bag", "train") and len(arguments) > 1 else 1
+    length = 2 if arguments[0] in ("bag", "data", "train") and len(arguments) > 1 else 1
     name = " ".join(word for word in arguments[:length] if not word.startswith("-"))
     if name in cli.PROGRAMS:
         known = options_of_module(REPOSITORY.joinpath(*cli.PROGRAMS[name].module.split(".")).with_suffix(".py"))

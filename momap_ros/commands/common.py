@@ -136,7 +136,7 @@ def add_frame_options(parser: argparse.ArgumentParser) -> None:
     """Which frames of the bag are used."""
     which = parser.add_argument_group("Which frames").add_mutually_exclusive_group()
     which.add_argument(
-        "--every", type=_positive, default=1, metavar="N", help="every N-th RGB-D frame (default: %(default)s)"
+        "--every", type=positive, default=1, metavar="N", help="every N-th RGB-D frame (default: %(default)s)"
     )
     which.add_argument(
         "--frames", type=_indices, metavar="I,J,...", help="these frames alone, counted from 0, for instance 0,12,24"
@@ -229,7 +229,8 @@ def _placeholder(field: dataclasses.Field[Any]) -> str:
     return {int: "N", float: "X", str: "TEXT"}[type(field.default)]
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Type of an option that is a whole number from 1 on."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text}")
