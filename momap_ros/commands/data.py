@@ -1,16 +1,18 @@
-"""`momap data`: stored samples, made of recordings."""
+"""`momap data`: stored samples, looked at, counted, and made of recordings."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from momap_ros.commands import data_import
+from momap_ros.commands import data_import, data_show, data_stats
 from momap_ros.commands.common import add_command
 
 DESCRIPTION = """
 Work with folders of stored samples, the format that `momap simulate` writes and training reads.
 
-example:
+examples:
+  momap data show data_cache --out out/samples            pictures of some of them, with what really happens
+  momap data stats data_cache --out out/stats             what they consist of, in numbers and plots
   momap data import recordings/ --out data_real --licence "CC BY 4.0"
 """
 
@@ -26,5 +28,5 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
         run=data_import.run,
     )
     parts = parser.add_subparsers(title="parts", metavar="PART", required=True)
-    for module in (data_import,):
+    for module in (data_show, data_stats, data_import):
         module.add_parser(parts)
