@@ -110,7 +110,7 @@ def make_shard(task: ShardTask, path: Path, report_progress: Callable[[ShardProg
         for index in range(task.first, task.stop):
             report_progress(progress)
             episode = simulate_episode(task.split, index)
-            views = _views(episode, task)
+            views = render(episode, task) if episode is not None and episode.rollout.success else []
             if episode is None:
                 no_scene += 1
             else:
@@ -139,10 +139,8 @@ def make_shard(task: ShardTask, path: Path, report_progress: Callable[[ShardProg
     }
 
 
-def _views(episode: Episode | None, task: ShardTask) -> list[Sample]:
-    """The samples of an episode that succeeded; the one place that calls `render_samples`."""
-    if episode is None or not episode.rollout.success:
-        return []
+def render(episode: Episode, task: ShardTask) -> list[Sample]:
+    """The samples of an episode; the one place that calls `render_samples`."""
     return render_samples(episode, task.num_views, task.width)
 
 
