@@ -120,7 +120,8 @@ def generate(request: Request, folder: Path, num_workers: int) -> dict[str, Any]
         total, unit = (request.count, "rollout") if request.count else (request.episodes, "episode")
         bar = ProgressBar(total or 0, unit, f"simulate {request.split}")
         make_shards(shard_folder, request.tasks(), num_workers, bar=bar, count=request.count)
-        manifest = build_manifest(shard_folder.reports(), asdict(request) | {"workers": num_workers})
+        arguments = asdict(request) | {"workers": num_workers}
+        manifest = build_manifest(shard_folder.reports(), shard_folder.deaths(), arguments)
         shard_folder.finish(manifest, [request.split])
     return manifest
 
@@ -152,7 +153,8 @@ def regenerate(manifest_path: Path, folder: Path, num_workers: int) -> str | Non
         bar = ProgressBar(sum(task.num_episodes for task in tasks), "episode", "simulate again")
         make_shards(shard_folder, iter(tasks), num_workers, bar=bar)
         arguments = {"from_manifest": manifest_path.name, "workers": num_workers}
-        shard_folder.finish(build_manifest(shard_folder.reports(), arguments), expected["splits"])
+        manifest = build_manifest(shard_folder.reports(), shard_folder.deaths(), arguments)
+        shard_folder.finish(manifest, expected["splits"])
         return first_difference(expected, folder)
 
 

@@ -19,17 +19,21 @@ SEEDS = (
 _MAY_CHANGE_BYTES = ("package", "commit", "numpy", "opencv")
 
 
-def build_manifest(reports: Iterable[Mapping[str, Any]], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def build_manifest(
+    reports: Iterable[Mapping[str, Any]], dead_workers: list[dict[str, Any]], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
     """The manifest of shards with these reports.
 
     Args:
         reports: of every shard, as `make_shard` returns them.
+        dead_workers: all that ever died over the folder: number, pid, cause, shard and episode.
         arguments: of the command that was given last.
 
     Returns:
         JSON. Per split: shape of the samples; ranges of episodes (first, one past the last); numbers of samples and
         rollouts (successful episodes that are stored); `skills` and `no_scene` as in `make_shard`; one entry per shard;
-        workers that died; seconds, over all processes. `made_with` has one entry per combination that made a shard.
+        seconds, over all processes; the most memory that a worker held. `made_with`: one entry per combination of
+        versions that made a shard.
     """
     makers: list[dict[str, Any]] = []
     splits: dict[str, dict[str, Any]] = {}
@@ -44,7 +48,6 @@ def build_manifest(reports: Iterable[Mapping[str, Any]], arguments: Mapping[str,
         for skill, counts in report["skills"].items():
             entry["skills"][skill] = dict(Counter(entry["skills"].get(skill, {})) + Counter(counts))
         entry["memory_mib"] = max(entry["memory_mib"], report["worker"]["memory_mib"])
-        entry["dead_workers"] += report.get("dead_workers", [])
         shard = {"name": task.name, "first": task.first, "stop": task.stop}
         entry["shards"].append(shard | {name: report[name] for name in ("samples", "bytes", "sha256")})
     for entry in splits.values():
@@ -59,13 +62,14 @@ def build_manifest(reports: Iterable[Mapping[str, Any]], arguments: Mapping[str,
         "seeds": SEEDS,
         "arguments": dict(arguments),
         "splits": splits,
+        "dead_workers": dead_workers,
     }
 
 
 def _empty_entry(task: ShardTask) -> dict[str, Any]:
     zeros = dict.fromkeys(("samples", "rollouts", "no_scene", "bytes", "memory_mib", "wall_s", "cpu_s"), 0)
     shape = {"size": f"{task.width}x{task.height}"} | task.shape
-    return shape | zeros | {"skills": {}, "episodes": [], "dead_workers": [], "shards": []}
+    return shape | zeros | {"skills": {}, "episodes": [], "shards": []}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

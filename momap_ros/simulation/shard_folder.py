@@ -23,7 +23,7 @@ import mujoco
 from momap_ros.files import atomic_path
 from momap_ros.simulation.shards import ShardProgress, ShardTask, make_shard
 
-_UNFINISHED, _LOCK, _WORKERS_LOCK = ".unfinished", ".lock", ".workers.lock"
+_UNFINISHED, _DEATHS, _LOCK, _WORKERS_LOCK = ".unfinished", ".dead_workers.jsonl", ".lock", ".workers.lock"
 _REPORT_NAME = re.compile(r"\w+-\d{7}-\d{7}\.json")
 _PARTIAL_NAME = re.compile(r"\.(manifest|\w+-\d{7}-\d{7})\.[0-9a-f]{8}\.partial\.(json|tar)")
 _ORPHANS_END_WITHIN_S = 30.0
@@ -69,6 +69,16 @@ class ShardFolder:
     def keep(self, task: ShardTask, report: dict[str, Any]) -> None:
         """Note that a shard is whole; from now on a killed run does not lose it."""
         _write_json(self._unfinished / f"{task.name}.json", report)
+
+    def note_death(self, described: dict[str, Any]) -> None:
+        """Remember a worker that died, even if this run is killed before it writes the manifest."""
+        with (self.path / _DEATHS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(described) + "\n")
+
+    def deaths(self) -> list[dict[str, Any]]:
+        """All workers that ever died over this folder."""
+        path = self.path / _DEATHS
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def publish(self, task: ShardTask) -> None:
         """Move a whole shard to its place; the report follows the tar, so a shard that has one is whole."""

@@ -61,11 +61,12 @@ class ProgressBar:
         if self._attribute == "rollouts":  # shards are made whole, so there will be some more than asked for
             begun = self._found + sum(task.num_episodes for task in self._shards) * self.success
             self._bar.total = max(self._target, self._bar.n, math.ceil(begun))
-        self._bar.set_postfix_str(
-            f"{self._total('tried') / seconds:.1f} episodes/s, {self._total('samples') / seconds:.1f} samples/s, "
-            f"{self.success:.0%} succeed",
-            refresh=False,
-        )
+        if self._shards:
+            self._bar.set_postfix_str(
+                f"{self._total('tried') / seconds:.1f} episodes/s, {self._total('samples') / seconds:.1f} samples/s, "
+                f"{self.success:.0%} succeed",
+                refresh=False,
+            )
         self._bar.update(0)  # draws if the last time was long ago
 
     def close(self) -> None:
@@ -85,7 +86,6 @@ class _Run:
     rollouts: int = 0
     _waiting: deque[ShardTask] = field(default_factory=deque)  # given out or made, but not published
     _reports: dict[ShardTask, dict[str, Any]] = field(default_factory=dict)
-    _deaths: list[WorkerDeath[ShardTask]] = field(default_factory=list)
     _tried: int = 0
 
     @property
@@ -119,7 +119,6 @@ class _Run:
 
     def finish(self, task: ShardTask, report: dict[str, Any]) -> None:
         """A worker made a shard."""
-        report["dead_workers"] = [_described(death) for death in self._deaths if death.task == task]
         self.folder.keep(task, report)
         self._reports[task] = report
         self._publish()
@@ -135,8 +134,8 @@ class _Run:
 
     def bury(self, death: WorkerDeath[ShardTask]) -> None:
         """Name a worker that died."""
-        self._deaths.append(death)
         described = _described(death)
+        self.folder.note_death(described)
         where = "while it waited"
         if death.task is not None:
             self.progress.update(death.task, ShardProgress(death.task.first))

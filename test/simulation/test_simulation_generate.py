@@ -118,7 +118,7 @@ def test_the_manifest_counts_what_lies_there(made: Path) -> None:
         assert counts.get("succeeded", 0) == sum(successes)
         assert counts.get("failed", 0) == len(successes) - sum(successes)
     assert entry["skills"].keys() == tried.keys()
-    assert entry["dead_workers"] == []
+    assert manifest["dead_workers"] == []
 
 
 def test_a_finished_shard_is_kept_and_a_missing_one_is_made_again_alike(folder: Path) -> None:
@@ -294,7 +294,7 @@ def test_kill_9_of_a_worker_is_named_and_changes_nothing(
     manifest = generate(SMALL, tmp_path, num_workers=1)
     killer.join()
     assert digests(tmp_path) == digests(made)
-    [death] = manifest["splits"]["val"]["dead_workers"]
+    [death] = manifest["dead_workers"]
     assert death["pid"] == killed[0]
     assert death["shard"] in NAMES
     said = capsys.readouterr().err
@@ -321,6 +321,9 @@ def test_an_episode_that_ends_every_worker_is_named(tmp_path: Path, monkeypatch:
     with pytest.raises(GenerationError, match=expected):
         generate(SMALL, tmp_path, num_workers=1)
     assert list(digests(tmp_path)) == [f"{NAMES[0]}.tar"]  # what was whole is kept
+    monkeypatch.undo()
+    deaths = generate(SMALL, tmp_path, num_workers=1)["dead_workers"]  # found again by the next run
+    assert [(death["shard"], death["at"]) for death in deaths] == [(NAMES[1], "episode 4")] * 3
 
 
 def test_an_interrupted_shard_leaves_no_file(tmp_path: Path) -> None:
