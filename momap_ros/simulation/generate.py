@@ -40,8 +40,8 @@ examples:
     momap simulate --from-manifest data_cache/manifest.json --out copy
 
 how many: --count asks for successful rollouts. Episodes are tried in the order of their numbers, in shards of
-  {shards.EPISODES_PER_SHARD}, and the data set is the smallest number of whole shards that holds as many. --episodes
-  tries an exact range instead, whatever succeeds.
+  {shards.EPISODES_PER_SHARD}, and the data set is the smallest number of whole shards that holds as many.
+  --episodes tries an exact range instead, whatever succeeds.
 
 what comes out: SPLIT-FIRST-STOP.tar per shard, a plain tar with WebDataset names, and beside it a report. Any tar tool,
   webdataset, or momap_ros.data.sample.read_shard reads it; a training job streams it without a file per image.
@@ -87,6 +87,7 @@ class Request:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if self.first_episode < 0:
             raise ValueError(f"first_episode: expected at least 0, got {self.first_episode}")
+        next(self.tasks())  # a shape that cannot be rendered is refused before there is a folder
 
     def tasks(self) -> Iterator[ShardTask]:
         """The shards in order, without an end where rollouts are counted."""

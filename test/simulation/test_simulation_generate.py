@@ -179,6 +179,8 @@ def test_shards_of_another_simulator_or_format_are_refused(folder: Path) -> None
         ({"episodes": 0}, "episodes: expected at least 1, got 0"),
         ({"num_views": 0}, "num_views: expected at least 1, got 0"),
         ({"first_episode": -1}, "first_episode: expected at least 0, got -1"),
+        ({"width": 96}, "size: expected square images, got 96x64"),
+        ({"num_steps": 20}, "steps: expected 50, got 20"),
     ],
 )
 def test_requests_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
