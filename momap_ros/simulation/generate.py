@@ -1,252 +1,225 @@
-"""Generate shards of simulated samples: `python -m momap_ros.simulation.generate --help`."""
+"""Generate shards of simulated samples: `momap simulate --help`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
+import itertools
+import math
 import os
-import queue
 import re
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import mujoco
-from tqdm import tqdm
-
-from momap_ros.data.sample import Sample, write_shard
-from momap_ros.files import atomic_path
-from momap_ros.simulation.episodes import simulate_episode
+from momap_ros.simulation import shards
+from momap_ros.simulation.manifest import build_manifest, differing_makers, first_difference, read_manifest, tasks_of
+from momap_ros.simulation.shard_folder import ShardFolder
+from momap_ros.simulation.shard_run import ProgressBar, make_shards, note
+from momap_ros.simulation.shards import ShardTask
 from momap_ros.simulation.splits import SPLITS
-from momap_ros.simulation.views import render_samples
+from momap_ros.simulation.workers import MAX_DEATHS
 
-EPISODES_PER_SHARD = 250
-FORMAT = "momap_samples/1"
-_SHARD_NAME = re.compile(r"-(\d{7})-(\d{7})\.json$")
-_HELP = """\
+_CHOICES = ("split", "count", "episodes", "first_episode", "num_views", "size", "num_steps")
+_SPLIT_LINES = "\n".join(f"  {split.name:<12}{split.meaning}" for split in SPLITS.values())
+_HELP = f"""\
 Simulate table-top manipulation episodes and write them as training samples.
 
 Every episode is one scripted demonstration in a random scene, seen by several cameras. A sample is its first frame
-(colour, depth, body ids), the rigid motion of every body over 50 steps, and a sentence. An episode depends on the split
-and its number alone: the same command gives the same bytes, and another computer can make the next range of episodes.
+(colour, depth, body ids), the rigid motion of every body over the steps, and a sentence. An episode depends on the
+split and its number alone: the same command gives the same bytes, with any number of workers and after any
+interruption, and another computer can make the next range of episodes.
 
-splits:
-  train     what a model learns from
-  val       the same kinds of scenes, never the same episode
-  objects   the acted object is of a kind that never occurs in train: banana, sponge, cup or pot
+splits, each with episodes of its own:
+{_SPLIT_LINES}
 
 examples:
   a first look, half a minute on one core
-    python -m momap_ros.simulation.generate --split train --episodes 250 --out data_cache
-  fifty thousand episodes, three views each, on two cores (about 40 minutes and 9 GB)
-    python -m momap_ros.simulation.generate --split train --episodes 50000 --workers 2 --out data_cache
-  more of them later, or on another computer
-    python -m momap_ros.simulation.generate --split train --first-episode 50000 --episodes 50000 --out data_cache
+    momap simulate --split train --count 100 --size 128 --out data_cache
+  twenty thousand rollouts, two views each, on sixteen cores
+    momap simulate --split train --count 20000 --workers 16 --out data_cache
+  episodes 50000 to 59999, for instance on another computer; in a folder of their own or the same one
+    momap simulate --split train --first-episode 50000 --episodes 10000 --out data_cache
+  the very same shards again, elsewhere, compared byte for byte
+    momap simulate --from-manifest data_cache/manifest.json --out copy
 
-Interrupted? Give the same command again: finished shards are kept. Failed demonstrations are dropped and counted in
-manifest.json, beside the versions and seeds that make the data again.
+how many: --count asks for successful rollouts. Episodes are tried in the order of their numbers, in shards of
+  {shards.EPISODES_PER_SHARD}, and the data set is the smallest number of whole shards that holds as many.
+  --episodes tries an exact range instead, whatever succeeds.
+
+what comes out: SPLIT-FIRST-STOP.tar per shard, a plain tar with WebDataset names, and beside it a report. Any tar tool,
+  webdataset, or momap_ros.data.sample.read_shard reads it; a training job streams it without a file per image.
+  manifest.json: versions, seeds, counts per skill (tried, failed, stored), sha256 of every shard, time, dead workers.
+
+interrupted? Give the same command again: whole shards are kept, nothing is lost but the shards being written. A worker
+  that dies is named and replaced, and its shard made again; a shard that ends {MAX_DEATHS} workers stops the run
+  and says which episode to look at.
 """
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """A fixed range of episodes that becomes one file."""
+class Request:
+    """Which shards a run makes: consecutive ones from an episode on.
 
-    split: str
-    first: int
-    stop: int
-    num_views: int
-    size: int
-    folder: str
-
-    @property
-    def path(self) -> Path:
-        """The tar; the report lies beside it as .json and is written last."""
-        return Path(self.folder) / f"{self.split}-{self.first:07d}-{self.stop:07d}.tar"
-
-
-def make_shard(task: ShardTask, progress: queue.Queue[int] | None = None) -> dict[str, Any]:
-    """Write one shard and its report.
-
-    Args:
-        task: what to write.
-        progress: receives 1 after every episode.
-
-    Returns:
-        The report: numbers per skill, seconds.
-    """
-    tried: Counter[str] = Counter()
-    succeeded: Counter[str] = Counter()
-    start_wall, start_cpu = time.perf_counter(), time.process_time()
-
-    def samples() -> Iterator[Sample]:
-        for index in range(task.first, task.stop):
-            episode = simulate_episode(task.split, index)
-            if episode is not None:
-                tried[episode.scene.skill] += 1
-                if episode.rollout.success:
-                    succeeded[episode.scene.skill] += 1
-                    yield from render_samples(episode, task.num_views, task.size)
-            if progress is not None:
-                progress.put(1)
-
-    count = write_shard(task.path, samples())
-    report = {
-        "task": asdict(task) | {"folder": None},
-        "samples": count,
-        "tried": dict(sorted(tried.items())),
-        "succeeded": dict(sorted(succeeded.items())),
-        "wall_s": round(time.perf_counter() - start_wall, 2),
-        "cpu_s": round(time.process_time() - start_cpu, 2),
-    }
-    with atomic_path(task.path.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(report))
-    return report
-
-
-def generate(
-    *, split: str, first_episode: int, num_episodes: int, num_views: int, size: int, num_workers: int, folder: Path
-) -> dict[str, Any]:
-    """Write every shard of a range of episodes that is not there yet, and the manifest of the whole folder.
-
-    Args:
+    Attributes:
         split: one of SPLITS.
         first_episode: number of the first episode.
-        num_episodes: how many.
         num_views: cameras per episode.
-        size: pixels of a side of the square images.
+        width: pixels.
+        height: pixels.
+        num_steps: of the motion.
+        episodes: how many are tried; None where `count` decides.
+        count: stored rollouts wanted; None where `episodes` decides.
+    """
+
+    split: str
+    first_episode: int = 0
+    num_views: int = 2
+    width: int = 256
+    height: int = 256
+    num_steps: int = 50
+    episodes: int | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse requests that mean nothing."""
+        if (self.episodes is None) == (self.count is None):
+            raise ValueError(f"expected either episodes or count, got {self.episodes} and {self.count}")
+        for name in ("num_views", "width", "height", "episodes", "count"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if self.first_episode < 0:
+            raise ValueError(f"first_episode: expected at least 0, got {self.first_episode}")
+        next(self.tasks())  # a shape that cannot be rendered is refused before there is a folder
+
+    def tasks(self) -> Iterator[ShardTask]:
+        """The shards in order, without an end where rollouts are counted."""
+        end = math.inf if self.episodes is None else self.first_episode + self.episodes
+        for first in itertools.count(self.first_episode, shards.EPISODES_PER_SHARD):
+            if first >= end:
+                return
+            stop = int(min(first + shards.EPISODES_PER_SHARD, end))
+            yield ShardTask(self.split, first, stop, self.num_views, self.width, self.height, self.num_steps)
+
+
+def generate(request: Request, folder: Path, num_workers: int) -> dict[str, Any]:
+    """Make every shard of a request that is not there yet, and the manifest of the whole folder.
+
+    Args:
+        request: which shards.
+        folder: where they lie.
         num_workers: processes, one core each.
-        folder: where the shards lie.
 
     Returns:
-        The manifest.
+        The manifest, see `build_manifest`.
 
     Raises:
-        ValueError: the folder holds shards of another size, number of views or range that overlaps this one.
+        ValueError: the folder holds shards of another shape, simulator or range that overlaps this one.
+        FolderInUseError: another run writes into the folder.
+        GenerationError: an episode ends every worker that tries it, or no episode succeeds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    stop = first_episode + num_episodes
-    bounds = range(first_episode, stop, EPISODES_PER_SHARD)
-    tasks = [
-        ShardTask(split, start, min(start + EPISODES_PER_SHARD, stop), num_views, size, str(folder)) for start in bounds
-    ]
-    _refuse_conflicts(folder, tasks)
-    missing = [task for task in tasks if not task.path.with_suffix(".json").exists()]
-    done = num_episodes - sum(task.stop - task.first for task in missing)
-    with tqdm(total=num_episodes, initial=done, unit="episode", desc=f"simulate {split}", smoothing=0.05) as bar:
-        _run(missing, num_workers, bar)
-    manifest = _manifest(folder)
-    with atomic_path(folder / "manifest.json") as partial:
-        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    shard_folder = ShardFolder(folder, note)
+    with shard_folder.locked():
+        shard_folder.refuse_conflicts(request.tasks())
+        total, unit = (request.count, "rollout") if request.count else (request.episodes, "episode")
+        bar = ProgressBar(total or 0, unit, f"simulate {request.split}")
+        make_shards(shard_folder, request.tasks(), num_workers, bar=bar, count=request.count)
+        arguments = asdict(request) | {"workers": num_workers}
+        manifest = build_manifest(shard_folder.reports(), shard_folder.deaths(), arguments)
+        shard_folder.finish(manifest, [request.split])
     return manifest
 
 
-def _run(tasks: list[ShardTask], num_workers: int, bar: tqdm[Any]) -> None:
-    context = multiprocessing.get_context("spawn")  # OpenGL and forked processes do not go together
-    with context.Manager() as manager, ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        progress = manager.Queue()
-        pending: set[Future[Any]] = {pool.submit(make_shard, task, progress) for task in tasks}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                while not progress.empty():
-                    bar.update(progress.get())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def regenerate(manifest_path: Path, folder: Path, num_workers: int) -> str | None:
+    """Make the shards of a manifest again and compare them with it, byte for byte.
+
+    Args:
+        manifest_path: what `generate` wrote.
+        folder: for the new shards; not the manifest's own.
+        num_workers: processes, one core each.
+
+    Returns:
+        The first difference in words, None where there is none.
+
+    Raises:
+        ValueError: the manifest was made by another simulator, or the folder holds something else.
+    """
+    expected = read_manifest(manifest_path)
+    if folder.resolve() == manifest_path.resolve().parent:
+        raise ValueError(f"{folder}: expected another --out folder than the manifest's own")
+    for difference in differing_makers(expected):
+        note(f"{difference}; the bytes may differ")
+    tasks = tasks_of(expected)
+    shard_folder = ShardFolder(folder, note)
+    with shard_folder.locked():
+        for split in expected["splits"]:
+            shard_folder.refuse_conflicts(task for task in tasks if task.split == split)
+        bar = ProgressBar(sum(task.num_episodes for task in tasks), "episode", "simulate again")
+        make_shards(shard_folder, iter(tasks), num_workers, bar=bar)
+        arguments = {"from_manifest": manifest_path.name, "workers": num_workers}
+        manifest = build_manifest(shard_folder.reports(), shard_folder.deaths(), arguments)
+        shard_folder.finish(manifest, expected["splits"])
+        return first_difference(expected, folder)
 
 
-def _refuse_conflicts(folder: Path, tasks: list[ShardTask]) -> None:
-    """Two samples of one episode, or of two shapes, must never lie in one folder."""
-    wanted = tasks[0]
-    for report_path in sorted(folder.glob(f"{wanted.split}-*.json")):
-        stored = json.loads(report_path.read_text())["task"]
-        for name in ("num_views", "size"):
-            if stored[name] != getattr(wanted, name):
-                raise ValueError(
-                    f"{report_path}: expected {name} {getattr(wanted, name)}, got {stored[name]}; "
-                    "choose another --out folder"
-                )
-        overlaps = stored["first"] < tasks[-1].stop and wanted.first < stored["stop"]
-        if overlaps and not any((task.first, task.stop) == (stored["first"], stored["stop"]) for task in tasks):
-            raise ValueError(
-                f"{report_path}: expected the same range of episodes or a disjoint one, got "
-                f"{stored['first']}..{stored['stop'] - 1}; start at a multiple of {EPISODES_PER_SHARD} "
-                "or choose another --out folder"
-            )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What the folder holds and what it takes to make it again."""
-    splits: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*-*.json")):
-        if not _SHARD_NAME.search(path.name):
-            continue
-        report = json.loads(path.read_text())
-        entry = splits.setdefault(
-            report["task"]["split"],
-            {"episodes": [], "samples": 0, "tried": {}, "succeeded": {}, "wall_s": 0.0, "cpu_s": 0.0},
-        )
-        entry["episodes"].append([report["task"]["first"], report["task"]["stop"]])
-        entry["num_views"], entry["size"] = report["task"]["num_views"], report["task"]["size"]
-        for name in ("samples", "wall_s", "cpu_s"):
-            entry[name] = round(entry[name] + report[name], 2)
-        for name in ("tried", "succeeded"):
-            entry[name] = _added(entry[name], report[name])
-    return {"format": FORMAT, "mujoco": mujoco.__version__, "package": package_version(), "splits": splits}
-
-
-def _added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted((Counter(first) + Counter(second)).items()))
-
-
-def package_version() -> str:
-    """Version of the installed package, or "source" when it runs from a checkout."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("momap_ros")
-    except PackageNotFoundError:
-        return "source"
-
-
-def main() -> None:
+def main() -> int:
     """Parse the command line and generate."""
-    parser = argparse.ArgumentParser(
-        prog="python -m momap_ros.simulation.generate",
-        description=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--split", choices=SPLITS, required=True, help="which set of episodes")
-    parser.add_argument("--episodes", type=int, required=True, help="number of episodes; about 96 %% of them succeed")
-    parser.add_argument("--first-episode", type=int, default=0, help="number of the first episode (default: 0)")
-    parser.add_argument("--views", type=int, default=3, help="cameras per episode (default: 3)")
-    parser.add_argument("--size", type=int, default=128, help="pixels of a side of the square images (default: 128)")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes, one core each (default: all cores)"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards and manifest.json")
+    parser = _parser()
     options = parser.parse_args()
-    manifest = generate(
-        split=options.split,
-        first_episode=options.first_episode,
-        num_episodes=options.episodes,
-        num_views=options.views,
-        size=options.size,
-        num_workers=options.workers,
-        folder=options.out,
-    )
+    chosen = {name: value for name, value in vars(options).items() if name in _CHOICES and value is not None}
+    if options.from_manifest is not None:
+        if chosen:
+            parser.error(f"--from-manifest: the manifest says everything else, but {sorted(chosen)} was given too")
+        difference = regenerate(options.from_manifest, options.out, options.workers)
+        note(difference or f"{options.out}: identical to {options.from_manifest}")
+        return int(difference is not None)
+    if options.split is None:
+        parser.error("expected --split")
+    if "size" in chosen:
+        chosen["width"], chosen["height"] = chosen.pop("size")
+    manifest = generate(Request(**chosen), options.out, options.workers)
     entry = manifest["splits"][options.split]
-    cost = entry["cpu_s"] / max(1, entry["samples"])
-    tqdm.write(f"{options.out}: {entry['samples']} samples of {options.split}, {cost:.3f} CPU-s each")
+    note(
+        f"{options.out}: {entry['rollouts']} rollouts, {entry['samples']} samples of {options.split}, "
+        f"{entry['cpu_s'] / max(1, entry['samples']):.3f} CPU-s each"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="momap simulate", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--count", type=int, metavar="N", help="successful rollouts wanted")
+    what.add_argument("--episodes", type=int, metavar="N", help="episodes to try, whether they succeed or not")
+    what.add_argument(
+        "--from-manifest", type=Path, metavar="FILE", help="make these shards again and compare; exit code 1: different"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument("--split", choices=SPLITS, help="which set of episodes")
+    parser.add_argument("--first-episode", type=int, metavar="N", help="number of the first episode (default: 0)")
+    parser.add_argument("--views", dest="num_views", type=int, metavar="N", help="cameras per episode (default: 2)")
+    parser.add_argument("--size", type=_size, metavar="PIXELS", help="256, or 640x480 (default: 256)")
+    parser.add_argument("--steps", dest="num_steps", type=int, metavar="N", help="of the motion (default: 50)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes, one core each (default: all cores)",
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height of "256" or "640x480"."""
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected a number of pixels or WIDTHxHEIGHT, got {text!r}")
+    return int(found[1]), int(found[2] or found[1])
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

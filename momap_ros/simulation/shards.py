@@ -1,0 +1,191 @@
+"""One shard: a fixed range of episodes that becomes one tar file, the same bytes wherever and whenever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mujoco
+import numpy as np
+
+from momap_ros.benchmark.machine import describe_commit
+from momap_ros.data.sample import Sample, write_shard
+from momap_ros.simulation.episodes import Episode, simulate_episode
+from momap_ros.simulation.views import NUM_STEPS, render_samples
+
+EPISODES_PER_SHARD = 100
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What one shard holds; two equal tasks give two equal files.
+
+    Attributes:
+        split: one of SPLITS.
+        first: number of the first episode.
+        stop: number after the last.
+        num_views: cameras per episode.
+        width: pixels.
+        height: pixels.
+        num_steps: of the motion.
+    """
+
+    split: str
+    first: int
+    stop: int
+    num_views: int
+    width: int
+    height: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        """Refuse what `render_samples` cannot make."""
+        if self.width != self.height:
+            raise ValueError(f"size: expected square images, got {self.width}x{self.height}; use --size {self.height}")
+        if self.num_steps != NUM_STEPS:
+            raise ValueError(f"steps: expected {NUM_STEPS}, got {self.num_steps}")
+
+    @property
+    def name(self) -> str:
+        """Of its files, without the suffix; sorts by episode within a split."""
+        return f"{self.split}-{self.first:07d}-{self.stop:07d}"
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes that are tried."""
+        return self.stop - self.first
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What all shards of a split in one folder have in common."""
+        return {name: getattr(self, name) for name in ("num_views", "width", "height", "num_steps")}
+
+
+@dataclass(frozen=True)
+class ShardProgress:
+    """How far a shard is.
+
+    Attributes:
+        episode: number of the episode that comes next.
+        tried: episodes done.
+        rollouts: of them stored.
+        samples: stored.
+    """
+
+    episode: int
+    tried: int = 0
+    rollouts: int = 0
+    samples: int = 0
+
+
+def make_shard(task: ShardTask, path: Path, report_progress: Callable[[ShardProgress], None]) -> dict[str, Any]:
+    """Write one shard.
+
+    Args:
+        task: what to write.
+        path: the tar.
+        report_progress: called before every episode and after the last.
+
+    Returns:
+        The shard's report, as JSON. `skills` counts per skill: tried = succeeded + failed; succeeded = rollouts
+        (stored) + no_view (no camera saw enough of it). `no_scene`: episodes whose objects did not fit on the table.
+    """
+    skills: dict[str, Counter[str]] = {}
+    progress = ShardProgress(task.first)
+    no_scene = 0
+    start_wall, start_cpu = time.perf_counter(), time.process_time()
+
+    def samples() -> Iterator[Sample]:
+        nonlocal progress, no_scene
+        for index in range(task.first, task.stop):
+            report_progress(progress)
+            episode = simulate_episode(task.split, index)
+            views = render(episode, task) if episode is not None and episode.rollout.success else []
+            if episode is None:
+                no_scene += 1
+            else:
+                outcome = ["succeeded", "rollouts" if views else "no_view"] if episode.rollout.success else ["failed"]
+                skills.setdefault(episode.scene.skill, Counter()).update(["tried", *outcome])
+                skills[episode.scene.skill]["samples"] += len(views)
+            yield from views
+            progress = ShardProgress(
+                index + 1, progress.tried + 1, progress.rollouts + bool(views), progress.samples + len(views)
+            )
+        report_progress(progress)
+
+    write_shard(path, samples())
+    return {
+        "task": asdict(task),
+        "samples": progress.samples,
+        "rollouts": progress.rollouts,
+        "no_scene": no_scene,
+        "skills": {skill: dict(sorted(counts.items())) for skill, counts in sorted(skills.items())},
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+        "wall_s": round(time.perf_counter() - start_wall, 2),
+        "cpu_s": round(time.process_time() - start_cpu, 2),
+        "worker": {"pid": os.getpid(), "memory_mib": memory_mib()},
+        "made_with": describe_makers() | {"renderer": _renderer() if progress.samples else None},
+    }
+
+
+def render(episode: Episode, task: ShardTask) -> list[Sample]:
+    """The samples of an episode; the one place that calls `render_samples`."""
+    return render_samples(episode, task.num_views, task.width)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def memory_mib() -> float:
+    """Resident memory of this process now, MiB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+@cache
+def describe_makers() -> dict[str, str | None]:
+    """Everything that the bytes of a shard may depend on, beside its task and the renderer."""
+    return {
+        "package": package_version(),
+        "commit": describe_commit(),
+        "mujoco": mujoco.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "gl": os.environ.get("MUJOCO_GL"),
+    }
+
+
+@cache
+def _renderer() -> str:
+    """OpenGL's name of what drew the images of this process, for instance "llvmpipe (LLVM 15.0.6, 256 bits)"."""
+    gl: Any = import_module("OpenGL.GL")  # has no types
+    return str(gl.glGetString(gl.GL_RENDERER).decode())
+
+
+def package_version() -> str:
+    """Version of the installed package, or "source" when it runs from a checkout."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("momap_ros")
+    except PackageNotFoundError:
+        return "source"

@@ -1,0 +1,121 @@
+"""benchmarks/data_engine.py: its figures against numbers computed by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
+
+from momap_ros.data.sample import Role
+from momap_ros.simulation.episodes import Episode, simulate_episode
+from momap_ros.simulation.views import render_samples
+
+
+@pytest.fixture(scope="module")
+def engine(repository: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("data_engine", repository / "benchmarks/data_engine.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["data_engine"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    """The first three that succeed."""
+    found: list[Episode] = []
+    index = 0
+    while len(found) < 3:
+        episode = simulate_episode("train", index)
+        if episode is not None and episode.rollout.success:
+            found.append(episode)
+        index += 1
+    return found
+
+
+def test_true_points_pass_and_shifted_ones_are_found(engine: ModuleType, episodes: list[Episode]) -> None:
+    total: Counter[str] = Counter()
+    for episode in episodes:
+        [sample] = render_samples(episode, 1, 128)
+        total += engine.count_rays(episode, sample, sample.momap(), rng=np.random.default_rng(0))
+    assert total["points"] == total["control_points"] == 3 * engine.RAY_POINTS * engine.RAY_STEPS
+    assert total["violations"] == 0
+    assert total["control_found"] > 0.4 * total["control_points"]
+
+
+def test_shares_are_those_of_the_pixels(engine: ModuleType, episodes: list[Episode]) -> None:
+    for episode in episodes:
+        [sample] = render_samples(episode, 1, 128)
+        momap = sample.momap()
+        facts = engine.sample_facts(sample, momap, episode.scene.model)
+        acted = sample.body_roles.index(Role.ACTED)
+        robot = [body for body, role in enumerate(sample.body_roles) if role == Role.ROBOT]
+        assert facts.acted == pytest.approx((sample.body_ids == acted).sum() / 128**2)
+        assert facts.robot == pytest.approx(np.isin(sample.body_ids, robot).sum() / 128**2)
+        farthest = np.linalg.norm(momap.xyz - momap.xyz[0], axis=-1).max(axis=0)
+        assert facts.moving == pytest.approx((farthest > 0.01).mean())
+        assert facts.text == sample.text
+
+
+def test_figures_are_computed_from_the_facts(engine: ModuleType) -> None:
+    facts = [
+        engine.SampleFacts("lift the can", 0.1, 0.05, 0.2, 4, centre_is_acted=True),
+        engine.SampleFacts("lift the can", 0.3, 0.01, 0.0, 3, centre_is_acted=False),
+        engine.SampleFacts("open the door", 0.2, 0.03, 0.1, 0, centre_is_acted=False),
+        engine.SampleFacts("lift the cup", 0.2, 0.03, 0.1, 2, centre_is_acted=True),  # too few objects to tell
+    ]
+    content = engine.Content(
+        tried=Counter(lift=4, topple=2),
+        succeeded=Counter(lift=4, topple=1),
+        samples=facts,
+        rays=Counter(points=2500, violations=1, edge_slips=2, control_points=1250, control_found=1000),
+        memory=[(index, 200.0 + index / 100) for index in range(0, 1000, 25)],
+    )
+
+    framing = engine.framing_figure(content)
+    figures = [
+        *engine.pixel_figures(content),
+        *engine.success_figures(content),
+        *engine.ray_figures(content),
+        engine.sentence_figure(content),
+        framing,
+        engine.memory_figure(content),
+    ]
+    assert [(figure.value, figure.met) for figure in figures] == [
+        *[(20.0, True), (3.0, False), (10.0, None)],
+        *[(100.0, True), (50.0, False)],
+        *[(1, False), (80.0, True)],
+        (3, False),
+        (50.0, False),
+        (200, False),  # 1 MiB in 100 episodes
+    ]
+    assert f"chance {100 * (1 / 4 + 1 / 3) / 2:.1f} %" in framing.note
+
+
+def test_the_page_shows_every_figure(engine: ModuleType) -> None:
+    figures = [
+        {"name": "speed", "value": 28174, "unit": "", "target": ">= 20000", "met": True, "note": "n"},
+        {"name": "size", "value": 132.6, "unit": "kB", "target": "<= 110", "met": False, "note": ""},
+    ]
+    report = {
+        "date": "2026-01-01",
+        "commit": None,
+        "quick": True,
+        "machine": {"processor": "p", "cores": 2, "load_before": 0.1},
+        "versions": {"mujoco": "4", "python": "3"},
+        **{"split": "train", "episodes": 1, "no_scene": 0, "rollouts": 1, "samples": 1},
+        "figures": figures,
+    }
+    page = engine.markdown(report)
+    assert "| speed | 28,174 | >= 20000 | yes | n |" in page
+    assert "| size | 132.6 kB | <= 110 | **no** |  |" in page
+    assert "the numbers mean nothing" in page
