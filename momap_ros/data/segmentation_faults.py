@@ -58,13 +58,13 @@ class SegmentationRates:
     """
 
     objects: RoleRates = RoleRates(miss=0.12, split=0.08, merge=0.024)
-    robot: RoleRates = RoleRates(miss=0.31, split=0.46, merge=0.013)
-    fixtures: RoleRates = RoleRates(miss=0.14, split=0.09, merge=0.36)
-    nothing: float = 0.028
+    robot: RoleRates = RoleRates(miss=0.30, split=0.46, merge=0.012)
+    fixtures: RoleRates = RoleRates(miss=0.13, split=0.09, merge=0.36)
+    nothing: float = 0.032
     invented: float = 0.036
-    invented_px: float = 475.0
+    invented_px: float = 444.0
     smallest_px: float = SegmentationConfig().min_area_px
-    shift_px: float = -0.2
+    shift_px: float = -0.17
     shift_spread_px: float = 1.6
     roughness_px: float = 3.1
 

@@ -3,10 +3,11 @@
 The truth stays with the exact sample: `momap()` of an observed one starts from its noisy depth.
 
 Focal lengths, baselines and steps are the cameras' own; noise and holes are set by the real table tops in
-../shared/data (9 RealSense scenes whose depth steps are those of both a D415 and a D435, 14 frames of a ZED, 14 scenes of a
-first Kinect). Noise is the residual of planes fitted to tiles of 24 pixels of 640 on the table, as inverse depth, which
-does not depend on the distance; bend is the spread of the tiles' means about a quadratic surface; holes are of the image
-without its borders. Medians over real frames, and over 40 simulated samples at 0.6 m:
+../shared/data: 9 RealSense scenes (by their depth steps, 4 of a D415 and 5 of a D435), 14 frames of a ZED (by its left
+border, of 12 cm baseline) and 14 scenes of a first Kinect. Noise is the residual of planes fitted to tiles of 24 pixels
+of 640 on the table, as inverse depth, which does not depend on the distance; bend is the spread of the tiles' means
+about a quadratic surface; holes are those of the image without its borders. Medians over the real frames, and over 40
+simulated samples at 0.6 m:
 
 | | noise, 1/km: real | ours | bend, 1/km: real | ours | holes: real | ours |
 |---|---|---|---|---|---|---|
@@ -15,9 +16,10 @@ without its borders. Medians over real frames, and over 40 simulated samples at 
 | zed_2 | 1.0 | 1.1 | 5.5 | 4.4 | 10 % | 16 % |
 | kinect_v1 | 2.0 | 1.9 | 1.7 | 1.8 | cropped | 11 % |
 
-(1/km is 1 mm at 1 m.) Our holes are larger because our cameras stand nearer, where shadows are wider, and a robot is in
-their way. What does not agree: a real ZED has a thousand small holes per frame, ours dozens of larger ones. No frames of a
-time-of-flight camera were at hand; its figures, and all shares at edges and of missing bodies, are estimates.
+(1/km is 1 mm at 1 m.) Our holes are larger because our cameras stand nearer, where shadows are wider, and a robot is
+in their way. What does not agree: a real ZED has a thousand small holes per frame, ours dozens of larger ones. No
+frames of a time-of-flight camera were at hand; its figures, and all shares at edges and of missing bodies, are
+estimates.
 """
 
 from __future__ import annotations

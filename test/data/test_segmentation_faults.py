@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -187,3 +188,18 @@ def test_the_benchmark_runs_and_writes_its_figures(sample: Sample, tmp_path: Pat
     )
     assert "| robot_split |" in done.stdout
     assert out.is_file()
+
+
+def test_the_defaults_are_the_measured_figures(repository: Path) -> None:
+    path = repository / "benchmarks" / "results" / "data" / "segmentation_faults.json"
+    measured = json.loads(path.read_text(encoding="utf-8"))["sensors"]["all"]
+    rates = SegmentationRates()
+    for role in ("objects", "robot", "fixtures"):
+        drawn = getattr(rates, role)
+        assert drawn.miss == pytest.approx(measured[f"{role}_missed"], abs=0.006)
+        assert drawn.split == pytest.approx(measured[f"{role}_split"], abs=0.006)
+        pairs = measured[f"{role}_merged_of"]
+        assert drawn.merge == pytest.approx((measured[f"{role}_merged"] * pairs + 1) / (pairs + 2), abs=0.002)
+    for name in ("nothing", "invented", "shift_px", "shift_spread_px", "roughness_px"):
+        assert getattr(rates, name) == pytest.approx(measured[name], abs=0.03)
+    assert rates.invented_px == pytest.approx(measured["invented_px"], abs=1)
