@@ -102,10 +102,10 @@ def test_drawn_faults_are_as_frequent_as_asked_for(sample: Sample, benchmark: Mo
         smallest_px=100,
     )
     tally, rng = benchmark.Tally(), np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(120):
         tally.add(faulty_instances(sample, rng, rates).ids, sample)
     found = tally.summary()
-    assert found["images"] == 200
+    assert found["images"] == 120
     assert found["nothing"] == pytest.approx(0.1, abs=0.045)
     assert found["robot_missed"] == pytest.approx(0.2, abs=0.06)
     assert found["robot_split"] == pytest.approx(0.3, abs=0.07)
