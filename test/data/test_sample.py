@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from momap_ros.data.sample import Role, Sample, SampleError, iterate_samples, read_shard, write_shard
 from momap_ros.geometry import PinholeCamera
@@ -80,14 +81,17 @@ def test_up_is_against_gravity_in_the_camera() -> None:
 
 def test_samples_survive_a_shard(tmp_path: Path) -> None:
     written = [make_sample("train_0000000_0"), make_sample("train_0000000_1", seed=1)]
+    turns = Rotation.from_rotvec([[0.1 * step, 0.4 * step, -0.2] for step in range(4)]).as_matrix()
+    written[1].motion_t_from_0[1:, 0, :, :3] = turns
     path = tmp_path / "train-0000000-0000002.tar"
     assert write_shard(path, written) == 2
     for sample, again in zip(written, iterate_samples(tmp_path, "train"), strict=True):
         for name in ("key", "split", "skill", "kind", "text", "camera", "body_names", "body_roles", "duration_s"):
             assert getattr(again, name) == getattr(sample, name)
-        for name in ("rgb", "body_ids", "camera_from_world", "moving_bodies", "motion_t_from_0"):
+        for name in ("rgb", "body_ids", "camera_from_world", "moving_bodies"):
             np.testing.assert_array_equal(getattr(again, name), getattr(sample, name))
         np.testing.assert_allclose(again.depth_m, sample.depth_m, atol=0.5e-4)
+        np.testing.assert_allclose(again.motion_t_from_0, sample.motion_t_from_0, atol=1e-6)
         assert again.rgb.dtype == np.uint8
         assert again.depth_m.dtype == np.float32
 
@@ -150,7 +154,7 @@ def test_a_shard_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
             data = content.read()
             if member.name.endswith(".json"):
                 meta = json.loads(data)
-                del meta["lacks"]
+                del meta["num_steps"]
                 data = json.dumps(meta).encode()
                 member.size = len(data)
             target.addfile(member, io.BytesIO(data))
@@ -167,7 +171,7 @@ def test_shards_are_read_in_order_of_their_episodes(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_shards_says_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"expected shards named val-\*\.tar.*simulation\.generate --split val"):
+    with pytest.raises(FileNotFoundError, match=r"expected shards named val-\*\.tar.*momap simulate --split val"):
         next(iterate_samples(tmp_path, "val"))
 
 
