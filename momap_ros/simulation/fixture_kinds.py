@@ -35,9 +35,9 @@ FIXTURES: Mapping[str, FixtureKind] = MappingProxyType(
     {
         "drawer": FixtureKind("cabinet", add_drawer, 0.17, (0.40, 0.46)),
         "door": FixtureKind("cabinet", add_door, 0.20, (0.40, 0.46)),
-        "lid": FixtureKind("box", add_lidded_box, 0.14, (0.36, 0.43)),
+        "lid": FixtureKind("box", add_lidded_box, 0.15, (0.34, 0.41)),
         "shelf": FixtureKind("shelf", add_shelf, 0.15, (0.38, 0.45)),
-        "sink": FixtureKind("sink", add_sink, 0.15, (0.36, 0.43)),
+        "sink": FixtureKind("sink", add_sink, 0.18, (0.38, 0.43)),
         "knob": FixtureKind("panel", add_knob, 0.11, (0.30, 0.42)),
         "faucet": FixtureKind("faucet", add_faucet, 0.11, (0.32, 0.42)),
         "lever": FixtureKind("lever_base", add_lever, 0.09, (0.30, 0.42), facing_arm=False),
