@@ -12,7 +12,7 @@ import mujoco
 
 from momap_ros.geometry import Float64
 from momap_ros.simulation.fixture_kinds import FIXTURES
-from momap_ros.simulation.hand import Simulation
+from momap_ros.simulation.hand import ScriptedHand, Simulation
 from momap_ros.simulation.scene import NoRoomError, Scene, SceneBuilder, build_scene
 from momap_ros.simulation.skills.registry import SKILLS
 from momap_ros.simulation.splits import SPLITS
@@ -105,6 +105,16 @@ def test_what_falls_is_held_until_the_first_frame_and_begins_at_rest(kind: str, 
     assert abs(simulation.data.joint(fixture.joint).qvel[0]) < 1e-2
     simulation.wait(100)
     assert simulation.joint(fixture.joint) < fixture.start - 0.2
+
+
+@pytest.mark.parametrize("skill", ["close_door", "close_drawer", "close_lid"])
+def test_the_arm_comes_to_its_place_without_moving_what_is_open(skill: str) -> None:
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        scene = build_scene(SPLITS["train"], SKILLS[skill].furnish, rng)
+        fixture, hand = scene.fixtures[0], ScriptedHand(scene, rng)
+        hand.settle()
+        assert hand.joint(fixture.joint) == pytest.approx(fixture.start, abs=0.05 * fixture.limit)
 
 
 def test_two_fixtures_of_one_scene_are_never_of_the_same_body() -> None:
