@@ -215,7 +215,7 @@ def _retimed(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollou
 
 def _stretched(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollout:
     """The same states over a longer time, where physics would allow it."""
-    if not SKILLS[scene.skill].quasi_static:
+    if not SKILLS[scene.skill].quasi_static or any(fixture.latch for fixture in scene.fixtures):
         return rollout
     wanted_s = rng.uniform(MIN_DURATION_S, MAX_DURATION_S)
     factor = float(np.clip(wanted_s / rollout.duration_s, 1.0, _SLOWEST))
