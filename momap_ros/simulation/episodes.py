@@ -198,13 +198,16 @@ def _build(split: Split, index: int) -> Scene | None:
 
 def _another_task(scene: Scene, skills: list[Skill], rng: np.random.Generator) -> Task | None:
     skill = skills[int(rng.integers(len(skills)))]
-    return None if skill.retarget is None else skill.retarget(scene, rng)
+    if skill.retarget is None or (scene.arm is None and skill.perform is not None):
+        return None
+    return skill.retarget(scene, rng)
 
 
 def _retimed(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollout:
     """As long as people take for it, and sometimes seen from its middle on only."""
     stretched = _stretched(scene, rollout, rng)
-    if not scene.acted or not rollout.success or rng.random() >= _MID_TASK_SHARE:
+    in_parts = scene.acted and SKILLS[scene.skill].quasi_static  # what falls or swings begins at rest
+    if not in_parts or not rollout.success or rng.random() >= _MID_TASK_SHARE:
         return stretched
     first = int(rng.uniform(0.1, 0.6) * len(rollout.qpos))
     return stretched.from_state(first) if _still_to_move_m(scene, rollout, first) > _MIN_REST_M else stretched
@@ -212,7 +215,7 @@ def _retimed(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollou
 
 def _stretched(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollout:
     """The same states over a longer time, where physics would allow it."""
-    if not SKILLS[scene.skill].quasi_static:
+    if not SKILLS[scene.skill].quasi_static or any(fixture.latch for fixture in scene.fixtures):
         return rollout
     wanted_s = rng.uniform(MIN_DURATION_S, MAX_DURATION_S)
     factor = float(np.clip(wanted_s / rollout.duration_s, 1.0, _SLOWEST))

@@ -12,9 +12,10 @@ from momap_ros.simulation.arm import HAND, OPEN_M, ROBOT_BODIES, START_OPENING_M
 from momap_ros.simulation.scene import GRASP_WELD, Scene
 
 _TURN_RATE = 2.5  # rad/s of the hand
-_SETTLE_STEPS = 200
+_REACH_STEPS, _SETTLE_STEPS = 100, 150
 _CONTACT_STRIDE = 10  # contacts are looked at every so many steps
 _CONTACT_GAP = 6  # looks without contact that do not yet end one: fingers chatter
+_START_TRIES, _CLEARANCE_M = 20, 0.15  # between the grasp centre and every handle at the beginning
 PAUSE_SHARE = 0.12  # of the moves begin with a rest, as people who steer an arm do
 
 
@@ -74,6 +75,10 @@ class Simulation:
         robot = {scene.model.body(name).id for name in ROBOT_BODIES if _has_body(scene.model, name)}
         self._is_robot = np.isin(np.arange(scene.model.nbody), list(robot))
         self._touched: dict[int, list[int]] = {}
+        self._latches = [scene.model.equality(fixture.latch).id for fixture in scene.fixtures if fixture.latch]
+        for fixture in scene.fixtures:
+            if fixture.part:
+                self.set_joint(fixture.joint, fixture.start)
 
     def joint(self, name: str) -> float:
         """A joint's position now, metres or radians."""
@@ -104,7 +109,8 @@ class Simulation:
         mujoco.mj_forward(self.model, self.data)
 
     def start_recording(self) -> None:
-        """Record the first state."""
+        """Record the first state; what was held until then may fall from now on."""
+        self.data.eq_active[self._latches] = 0
         self._states.clear()
         self._touched.clear()
         self._record()
@@ -179,10 +185,32 @@ class ScriptedHand(Simulation):
         self._grasp = scene.model.equality(GRASP_WELD).id
         for joint, angle in scene.arm.home.items():
             self.set_joint(joint, angle)
-        self.data.mocap_pos[0] = rng.uniform([0.08, -0.17, 0.14], [0.28, 0.17, 0.29])
+        self.data.mocap_pos[0] = self._draw_start(scene, rng)
         self.data.mocap_quat[0] = quaternion_down(rng.uniform(-0.6, 0.6))
         self.data.ctrl[:] = START_OPENING_M
         self.draw_habits(rng)
+
+    def settle(self, steps: int = _SETTLE_STEPS) -> None:
+        """Bring the hand to where it starts, through everything and before anything weighs; then as without a hand."""
+        flags = self.model.opt.disableflags
+        self.model.opt.disableflags = flags | mujoco.mjtDisableBit.mjDSBL_CONTACT | mujoco.mjtDisableBit.mjDSBL_GRAVITY
+        mujoco.mj_step(self.model, self.data, _REACH_STEPS)
+        self.model.opt.disableflags = flags
+        super().settle(steps)
+
+    def _draw_start(self, scene: Scene, rng: np.random.Generator) -> Float64:
+        """(3,) a place above the table, metres, world; away from every handle, if it finds one."""
+        handles = []
+        for share in (0.0, 0.5, 1.0):  # on their way to where they fall, too
+            for fixture in scene.fixtures:
+                if fixture.part:
+                    self.set_joint(fixture.joint, share * fixture.start)
+            mujoco.mj_kinematics(self.model, self.data)
+            handles += [np.array(self.data.geom(fixture.handle).xpos) for fixture in scene.fixtures if fixture.part]
+        starts = rng.uniform([0.08, -0.17, 0.14], [0.28, 0.17, 0.29], (_START_TRIES, 3))
+        tips = starts - [0, 0, self.tip_m]
+        free = [all(np.linalg.norm(tip - handle) > _CLEARANCE_M for handle in handles) for tip in tips]
+        return np.asarray(starts[int(np.argmax(free))])
 
     def draw_habits(self, rng: np.random.Generator) -> None:
         """Decide how fast, how high and how straight the hand moves, and by which source it does from now on."""

@@ -12,7 +12,8 @@ import numpy as np
 from momap_ros.geometry import Float64
 from momap_ros.simulation.arm import BASE_XY, HAND, MOCAP, ArmInfo, add_arm, add_weld
 from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, ObjectInfo, add_object
-from momap_ros.simulation.fixtures import FixtureInfo
+from momap_ros.simulation.fixture_kinds import FIXTURES
+from momap_ros.simulation.fixtures import FixtureInfo, add_latch
 from momap_ros.simulation.room import add_room, empty_spec
 from momap_ros.simulation.splits import Split
 from momap_ros.simulation.task import Task
@@ -28,7 +29,7 @@ _TOUCHING_GAP_M = -0.004
 _CLUTTERED_SHARE = 0.25  # of the scenes have objects that touch
 _PLACE_TRIES = 60
 _RADIUS_M, _WIDE_RADIUS_M = 0.05, 0.095  # kept free around an object, metres
-_FIXTURE_RADIUS_M = 0.17
+_OTHER_FIXTURE_SHARE = 0.15  # of the scenes have a fixture that they need not have
 NO_ARM_SHARE = 0.5  # of the scenes in which nobody acts
 STATIC_FIXTURE_KINDS = frozenset({"plate", "pot"})
 
@@ -182,34 +183,58 @@ class SceneBuilder:
         self.objects.append(item)
         return item
 
-    def add_fixture(
-        self, make: Callable[..., FixtureInfo], *, radius: float = _FIXTURE_RADIUS_M, facing_arm: bool = True
-    ) -> FixtureInfo:
-        """Put a fixture on the far side of the table, and keep the way to it free.
+    def add_fixture(self, kind: str, *, start: tuple[float, float] = (0.0, 0.0), falls: bool = False) -> FixtureInfo:
+        """Put a fixture on the table, and keep the way to it free.
 
         Args:
-            make: called with (spec, materials, rng, xy=..., yaw_rad=...).
-            radius: room it needs, metres.
-            facing_arm: its local +x looks at the arm, give or take 20 degrees; else anywhere.
+            kind: one of FIXTURES.
+            start: range of the position of its joint in the first frame, as a share of its limit.
+            falls: its part is held until the first frame, and then moves by its own weight.
+
+        Raises:
+            NoRoomError: there is no free place.
         """
-        bearing, distance = self.rng.uniform(-0.5, 0.5), self.rng.uniform(0.40, 0.46)
-        heading = np.array([np.cos(bearing), np.sin(bearing)])
-        xy = BASE_XY + distance * heading
-        self.occupied += [(xy, radius), (BASE_XY + 0.24 * heading, 0.1)]
-        spread = 0.35 if facing_arm else np.pi
+        xy, bearing = self._fixture_place(kind)
+        spread = 0.35 if FIXTURES[kind].facing_arm else np.pi
         yaw = bearing + np.pi + self.rng.uniform(-spread, spread)
-        fixture = make(self.spec, self.materials, self.rng, xy=xy, yaw_rad=yaw)
+        fixture = FIXTURES[kind].make(self.spec, self.materials, self.rng, xy=xy, yaw_rad=yaw)
+        fixture = replace(fixture, start=fixture.limit * float(self.rng.uniform(*start)))
+        if falls:
+            fixture = replace(fixture, latch=f"{fixture.part}_latch")
+            self.spec.body(fixture.part).gravcomp = 0
+            add_latch(self.spec, fixture)
         self.fixtures.append(fixture)
         return fixture
+
+    def _fixture_place(self, kind: str) -> tuple[Float64, float]:
+        """(x, y), which is occupied from now on, and its bearing from the arm."""
+        radius = FIXTURES[kind].radius_m
+        for _ in range(_PLACE_TRIES):
+            bearing, distance = self.rng.uniform(-0.5, 0.5), self.rng.uniform(*FIXTURES[kind].distance_m)
+            heading = np.array([np.cos(bearing), np.sin(bearing)])
+            xy = BASE_XY + distance * heading
+            if all(np.linalg.norm(xy - other) > radius + size for other, size in self.occupied):
+                self.occupied += [(xy, radius), (BASE_XY + 0.24 * heading, 0.1)]
+                return xy, float(bearing)
+        raise NoRoomError(f"table: expected room for a {kind}, got {len(self.occupied)} occupied places")
 
     def add_distractors(self, at_most: int, *, without: Iterable[str] = ()) -> None:
         """Up to `at_most` further objects, fewer where the table is full."""
         kinds = [kind for kind in self.split.other_kinds(KINDS) if kind not in set(without)]
+        if self.rng.random() < _OTHER_FIXTURE_SHARE:
+            self._add_other_fixture()
         if self.rng.random() < _CLUTTERED_SHARE:
             self.gap_m, at_most = _TOUCHING_GAP_M, at_most + 3
         with suppress(NoRoomError):
             for _ in range(self.rng.integers(0, at_most + 1)):
                 self.add(str(self.rng.choice(kinds)))
+
+    def _add_other_fixture(self) -> None:
+        """A fixture that the episode is not about, open or closed; none where the table is full."""
+        present = {fixture.body for fixture in self.fixtures}
+        kind = str(self.rng.choice([kind for kind, made in FIXTURES.items() if made.body not in present]))
+        with suppress(NoRoomError):
+            self.add_fixture(kind, start=(0.6, 1.0) if kind != "lamp" and self.rng.random() < 0.4 else (0.0, 0.0))
 
 
 def _draw_xy(rng: np.random.Generator) -> Float64 | None:

@@ -12,6 +12,7 @@ import mujoco
 
 from momap_ros.data.sample import Role
 from momap_ros.geometry import unproject_depth
+from momap_ros.simulation.assets import KINDS
 from momap_ros.simulation.views import MIN_ACTED_SHARE, NUM_STEPS, moving_bodies
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def test_the_acted_body_is_visible_and_moves(samples: list[Sample]) -> None:
         seen = sample.body_ids == acted
         assert seen.mean() >= MIN_ACTED_SHARE
         assert acted in sample.moving_bodies
-        assert np.linalg.norm(sample.momap().displacement_m[:, seen], axis=-1).max() > 0.02
+        assert np.linalg.norm(sample.momap().displacement_m[:, seen], axis=-1).max() > (
+            0.02 if sample.kind in KINDS else 0.01
+        )
 
 
 def test_roles_cover_the_scene(samples: list[Sample]) -> None:
@@ -77,7 +80,7 @@ def test_roles_cover_the_scene(samples: list[Sample]) -> None:
         assert roles[0] == Role.WORLD
         assert roles.count(Role.ACTED) == (sample.skill != "wait")
         assert roles.count(Role.ROBOT) == {"none": 0, "hand": 3}.get(sample.factors["arm"], 9)
-        assert roles.count(Role.FIXTURE) == (sample.kind in {"drawer", "door"})
+        assert roles.count(Role.FIXTURE) >= (sample.skill != "wait" and sample.kind not in KINDS)
         assert not np.isin(sample.body_ids, [i for i, role in enumerate(roles) if role == Role.HIDDEN]).any()
 
 
@@ -101,7 +104,7 @@ def test_the_framing_does_not_tell_which_object_will_move(
 ) -> None:
     hits, chances = [], []
     for sample in samples:
-        if sample.kind in {"drawer", "door"} or sample.skill == "wait":
+        if sample.kind not in KINDS:
             continue
         centre = np.array(sample.rgb.shape[1::-1]) / 2 - 0.5
         distances = []
