@@ -30,9 +30,9 @@ class Sector:
 
 TOP_DOWN = "top_down"
 SECTORS = {
-    "over_shoulder": Sector(0.50, (np.pi,), 1.05, (24, 55)),
-    "front": Sector(0.18, (0.0,), 1.0, (24, 55)),
-    TOP_DOWN: Sector(0.16, (0.0,), np.pi, (82, 90)),
+    "over_shoulder": Sector(0.54, (np.pi,), 1.05, (24, 55)),
+    "front": Sector(0.16, (0.0,), 1.0, (24, 55)),
+    TOP_DOWN: Sector(0.14, (0.0,), np.pi, (82, 90)),
     "wrist_height": Sector(0.16, (np.pi, 0.0), 1.0, (5, 20)),
 }
 # What training never sees: cameras at the robot's sides, and steep ones that are not straight down.
@@ -42,8 +42,8 @@ HELD_OUT_SECTORS = {
 }
 # (share of the views, range): what the image spans at its aim, as geometric mean of across and down, metres. Close
 # views show the acted object large, wide ones show the robot.
-_EXTENTS_M = ((0.65, (0.17, 0.32)), (0.35, (0.38, 0.65)))
-_MIN_DISTANCE_M, _MIN_HEIGHT_M = 0.22, 0.035
+_EXTENTS_M = ((0.60, (0.09, 0.26)), (0.40, (0.30, 0.50)))
+_MIN_DISTANCE_M, _MIN_HEIGHT_M = 0.19, 0.035
 _UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -116,7 +116,7 @@ def draw_framing(
     sectors = HELD_OUT_SECTORS if held_out else SECTORS
     sector = str(rng.choice(list(sectors), p=[item.share for item in sectors.values()]))
     name, camera = draw_intrinsics(rng, width, height)
-    at_table = rng.random() < 0.5 or not len(candidates_xy)
+    at_table = rng.random() < 0.3 or not len(candidates_xy)
     aim = WORK_AREA_CENTRE if at_table else candidates_xy[rng.integers(len(candidates_xy))]
     target = np.array([aim[0] + rng.uniform(-0.06, 0.06), aim[1] + rng.uniform(-0.08, 0.08), rng.uniform(0, 0.08)])
     _, extent_range_m = _EXTENTS_M[int(rng.choice(len(_EXTENTS_M), p=[share for share, _ in _EXTENTS_M]))]

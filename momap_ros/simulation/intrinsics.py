@@ -33,9 +33,9 @@ REAL_CAMERAS = {
 _REAL_SHARE = 0.5
 # (share of the pinholes, width and height of their field of view, range of the vertical one in degrees)
 _PINHOLES = (
-    (0.25, (1, 1), (45.0, 62.0)),
-    (0.45, (4, 3), (40.0, 55.0)),
-    (0.30, (16, 9), (32.0, 45.0)),
+    (0.25, (1, 1), (26.0, 62.0)),
+    (0.45, (4, 3), (24.0, 55.0)),
+    (0.30, (16, 9), (20.0, 45.0)),
 )
 # No two devices are alike: standard deviations of the focal length, and of the principal point in image widths.
 _FOCAL_JITTER, _CENTRE_JITTER = 0.01, 0.005

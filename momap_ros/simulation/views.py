@@ -102,7 +102,7 @@ def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) 
         whole_path: the acted body's centre must stay inside the image, with a margin, as a person frames a recording.
     """
     path = acted_path(stage)
-    path = path[[0, len(path) // 2, -1]] if whole_path else path[-1:]
+    path = path[[0, len(path) // 2, -1]] if whole_path else path[:1]
     for view in views:
         if stage.episode.scene.acted and not path_in_view(path, view, _MARGIN if whole_path else 0.0):
             continue
