@@ -40,6 +40,7 @@ HELD_OUT_SECTORS = {
     "side": Sector(0.6, (-np.pi / 2, np.pi / 2), 0.45, (24, 75)),
     "steep": Sector(0.4, (np.pi, 0.0), 1.0, (57, 78)),
 }
+ALL_SECTORS = SECTORS | HELD_OUT_SECTORS
 # (share of the views, range): what the image spans at its aim, as geometric mean of across and down, metres. Close
 # views show the acted object large, wide ones show the robot.
 _EXTENTS_M = ((0.60, (0.09, 0.26)), (0.40, (0.30, 0.50)))
@@ -54,7 +55,7 @@ class View:
     Attributes:
         camera: intrinsics.
         world_from_camera: (4, 4) pose of the optical frame (x right, y down, z forward), metres.
-        sector: where it stands: a name of SECTORS or HELD_OUT_SECTORS.
+        sector: where it stands: a name of ALL_SECTORS.
         intrinsics: which camera it is: a name of intrinsics.REAL_CAMERAS, or a kind of pinhole.
     """
 
@@ -78,7 +79,7 @@ class Framing:
 
     Attributes:
         camera: intrinsics.
-        sector: a name of SECTORS or HELD_OUT_SECTORS.
+        sector: a name of ALL_SECTORS.
         intrinsics: which camera it is.
         aim: (3,) what the camera looks at, metres, world.
         extent_m: what the image spans at the aim: geometric mean of across and down.
@@ -101,7 +102,13 @@ def look_at(position: Float64, target: Float64, up: Float64) -> Float64:
 
 
 def draw_framing(
-    rng: np.random.Generator, width: int, height: int, candidates_xy: Float64, *, held_out: bool = False
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    candidates_xy: Float64,
+    *,
+    held_out: bool = False,
+    sector: str | None = None,
 ) -> Framing:
     """Draw a camera, where it stands, and what it looks at, for an image of this size.
 
@@ -109,12 +116,19 @@ def draw_framing(
         rng: source of every choice.
         width: pixels.
         height: pixels.
-        candidates_xy: (K, 2) what half of the cameras aim at instead of the middle of the table: every object, acted on
+        candidates_xy: (K, 2) what seven in ten cameras aim at instead of the middle of the table: any object, acted on
             or not.
         held_out: stand where cameras of training never stand: HELD_OUT_SECTORS instead of SECTORS.
+        sector: stand there, instead of anywhere.
+
+    Raises:
+        ValueError: the sector is unknown.
     """
     sectors = HELD_OUT_SECTORS if held_out else SECTORS
-    sector = str(rng.choice(list(sectors), p=[item.share for item in sectors.values()]))
+    if sector is None:
+        sector = str(rng.choice(list(sectors), p=[item.share for item in sectors.values()]))
+    elif sector not in ALL_SECTORS:
+        raise ValueError(f"sector: expected one of {list(ALL_SECTORS)}, got {sector!r}")
     name, camera = draw_intrinsics(rng, width, height)
     at_table = rng.random() < 0.3 or not len(candidates_xy)
     aim = WORK_AREA_CENTRE if at_table else candidates_xy[rng.integers(len(candidates_xy))]
@@ -125,7 +139,7 @@ def draw_framing(
 
 def draw_view(rng: np.random.Generator, framing: Framing, step_back: float = 1.0) -> View:
     """Draw the pose of a camera with this framing; the image spans `step_back` times the extent of the framing."""
-    sector = (SECTORS | HELD_OUT_SECTORS)[framing.sector]
+    sector = ALL_SECTORS[framing.sector]
     azimuth = rng.choice(sector.azimuths_rad) + rng.uniform(-1, 1) * sector.half_arc_rad
     elevation = np.radians(rng.uniform(*sector.elevation_deg))
     camera = framing.camera

@@ -1,4 +1,4 @@
-"""Is a MoMap true, and does its view give nothing away? Rays cast into the scene at later steps must meet its points."""
+"""Is a MoMap true, and does its framing give nothing away? Rays cast at later steps must meet its points."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def ray_check(
     episode: Episode,
     sample: Sample,
     steps: Sequence[int],
+    *,
     num_points: int,
     rng: np.random.Generator,
-    *,
     moving_only: bool = False,
     towards_camera_m: float = 0.0,
     lag_steps: int = 0,

@@ -50,7 +50,8 @@ def draw_intrinsics(rng: np.random.Generator, width: int, height: int) -> tuple[
     if rng.random() < _REAL_SHARE:
         name = str(rng.choice(list(REAL_CAMERAS)))
         return name, _jittered(rng, fitted(REAL_CAMERAS[name], width, height))
-    _, (across, down), fov_range_deg = _PINHOLES[int(rng.choice(len(_PINHOLES), p=[share for share, _, _ in _PINHOLES]))]
+    kind = int(rng.choice(len(_PINHOLES), p=[share for share, _, _ in _PINHOLES]))
+    _, (across, down), fov_range_deg = _PINHOLES[kind]
     fov_rad = np.radians(rng.uniform(*fov_range_deg))
     if width != height:
         return "pinhole", PinholeCamera.from_fov(width, height, vertical_fov_rad=fov_rad)

@@ -25,7 +25,7 @@ _context: Any = None  # mujoco's GLContext; one per process, as making one takes
 
 
 class SceneRenderer:
-    """Renders one model in images of up to one size; call `close` before the next model to free its textures."""
+    """Renders one model in images of up to one size; call `close` when done to free its textures."""
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int, *, supersampling: int = 1) -> None:
         """Upload the model to the process's OpenGL context; each colour pixel averages `supersampling`^2 samples."""
@@ -101,6 +101,7 @@ class SceneRenderer:
 
     def _update(self, data: mujoco.MjData, view: View) -> None:
         """Rebuild the visual scene as seen by `view`."""
+        mujoco.mjr_restoreBuffer(self._gl)  # another renderer may have drawn since
         pose, index = view.world_from_camera, self._camera.fixedcamid
         data.cam_xpos[index] = pose[:3, 3]
         data.cam_xmat[index] = (pose[:3, :3] * [1, -1, -1]).reshape(-1)  # OpenGL: x right, y up, z backward

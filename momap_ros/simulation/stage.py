@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
-import numpy as np
 
 from momap_ros.data.sample import Role
 from momap_ros.geometry import Float64
@@ -77,3 +76,18 @@ def open_stage(
     renderer = SceneRenderer(episode.scene.model, width, height, supersampling=supersampling)
     step = episode.rollout.duration_s / (num_steps - 1) if step_s is None else step_s
     return Stage(episode, data, states, step, world_from_bodies, renderer)
+
+
+def restaged(stage: Stage, future: Episode) -> Stage:
+    """The stage of another demonstration in the same scene, from the same first state; both share the renderer."""
+    num_steps = len(stage.states)
+    states = future.state_indices(num_steps)
+    poses = future.world_from_bodies(stage.data, states)
+    future.restore(stage.data, 0)
+    return replace(
+        stage,
+        episode=future,
+        states=states,
+        step_s=future.rollout.duration_s / (num_steps - 1),
+        world_from_bodies=poses,
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
+import numpy.typing as npt
 
 from momap_ros.data.sample import Sample, UInt8
 from momap_ros.geometry import Float32, Float64, PinholeCamera, invert_se3, project, transform_points
@@ -16,7 +17,7 @@ from momap_ros.simulation.episodes import Episode, body_roles
 from momap_ros.simulation.language import wording
 from momap_ros.simulation.scene import Scene
 from momap_ros.simulation.splits import SPLITS
-from momap_ros.simulation.stage import NUM_STEPS, Stage, open_stage
+from momap_ros.simulation.stage import NUM_STEPS, Stage, open_stage, restaged
 from momap_ros.simulation.visibility import visibility
 
 MIN_ACTED_SHARE = 0.0025  # of the pixels
@@ -80,12 +81,55 @@ def render_samples(
         stage.renderer.close()
 
 
-def draw_views(stage: Stage, rng: np.random.Generator, width: int, height: int) -> Iterator[View]:
-    """Cameras to try, in order: several of one framing from farther and farther away, then of the next framing."""
+def render_futures(
+    futures: Sequence[Episode], num_views: int, width: int, height: int | None = None, *, num_steps: int = NUM_STEPS
+) -> list[Sample]:
+    """Samples of several demonstrations that start from the very same state, each seen by the same cameras.
+
+    Args:
+        futures: demonstrations of one scene; cameras are those of the first.
+        num_views: cameras.
+        width: pixels.
+        height: pixels; as many as across where absent.
+        num_steps: of each motion, the first image included.
+
+    Returns:
+        Per camera, a sample of each future whose acted body it shows; those of one camera share `first_frame`.
+    """
+    if not futures:
+        return []
+    height = height or width
+    first_stage = open_stage(futures[0], width, height, num_steps=num_steps)
+    try:
+        stages = [first_stage] + [restaged(first_stage, other) for other in futures[1:]]
+        samples = []
+        for view_index in range(num_views):
+            rng = futures[0].view_rng(view_index)
+            first = find_view(first_stage, draw_views(first_stage, rng, width, height))
+            if first is None:
+                continue
+            shared = f"{futures[0].split}_{futures[0].index:07d}_{view_index}"
+            for stage in stages:
+                if shows_subject(stage, first.body_ids):
+                    sample = build_sample(stage, first, rng, key=f"{shared}_{stage.episode.future}")
+                    samples.append(replace(sample, first_frame=shared))
+        return samples
+    finally:
+        first_stage.renderer.close()
+
+
+def draw_views(
+    stage: Stage, rng: np.random.Generator, width: int, height: int, *, sector: str | None = None
+) -> Iterator[View]:
+    """Cameras to try, in order: several of one framing from farther and farther away, then of the next framing.
+
+    Raises:
+        ValueError: the sector is unknown.
+    """
     aims = candidates_xy(stage)
     held_out = SPLITS[stage.episode.split].unseen_scene
     for _ in range(_MAX_FRAMINGS):
-        framing = draw_framing(rng, width, height, aims, held_out=held_out)
+        framing = draw_framing(rng, width, height, aims, held_out=held_out, sector=sector)
         for draw in range(_DRAWS_PER_FRAMING):
             yield draw_view(rng, framing, _STEP_BACK**draw)
 
@@ -93,8 +137,8 @@ def draw_views(stage: Stage, rng: np.random.Generator, width: int, height: int) 
 def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) -> FirstImage | None:
     """The first of the cameras that shows the task, with its images; None if there is none.
 
-    It shows the acted body at step 0, its centre is in the image at the end, the scene is bright, and nothing is close
-    to the lens or around it. Nothing else about the acted body counts, so that the framing does not give it away.
+    It shows the acted body at step 0, the scene is bright, and nothing is close to the lens or around it. Nothing else
+    about the acted body counts, so that the framing does not give it away.
 
     Args:
         stage: the episode.
@@ -106,7 +150,7 @@ def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) 
     for view in views:
         if stage.episode.scene.acted and not path_in_view(path, view, _MARGIN if whole_path else 0.0):
             continue
-        if not _shows_task(stage, replace(view, camera=_small(view.camera)))[0]:
+        if not _shows_task(stage, replace(view, camera=small(view.camera)))[0]:
             continue
         good, depth_m, bodies = _shows_task(stage, view)
         rgb = stage.renderer.bright_rgb(stage.data, view) if good else None
@@ -152,7 +196,12 @@ def build_sample(stage: Stage, first: FirstImage, rng: np.random.Generator, *, k
         paraphrases=said.paraphrases,
         text_frame=said.frame,
         contacts=tuple((c.body, c.first * step_s, c.last * step_s) for c in episode.rollout.contacts),
-        factors={**scene.factors, "sector": first.view.sector, "intrinsics": first.view.intrinsics},
+        factors={
+            **scene.factors,
+            "acts_on": "object" if item else "fixture" if scene.acted else "nothing",
+            "sector": first.view.sector,
+            "intrinsics": first.view.intrinsics,
+        },
     )
 
 
@@ -212,23 +261,39 @@ def path_in_view(path_in_world: Float64, view: View, margin: float) -> bool:
     return bool(((share > margin) & (share < 1 - margin)).all())  # NaN, a point behind the camera, is not inside
 
 
+def shows_subject(stage: Stage, bodies: npt.NDArray[np.integer]) -> bool:
+    """Whether the acted body, or without one any object, takes at least MIN_ACTED_SHARE of the (H, W) body ids."""
+    return bool(max(((bodies == body).mean() for body in stage.subjects), default=1.0) >= MIN_ACTED_SHARE)
+
+
+def is_clear(stage: Stage, view: View, depth_m: Float32, bodies: npt.NDArray[np.integer]) -> bool:
+    """Whether a camera is inside the room, with nothing close before the lens and outside of every solid.
+
+    Args:
+        stage: the scene; its simulation is in the state that was rendered.
+        view: the camera.
+        depth_m: (H, W) what it sees.
+        bodies: (H, W) what it sees.
+    """
+    return bool(bodies.min() >= 0 and depth_m.min() > MIN_DEPTH_M) and not _inside_body(stage, view, depth_m)
+
+
+def small(camera: PinholeCamera) -> PinholeCamera:
+    """The camera in the small image that decides whether a view is good."""
+    scale = min(1.0, _TEST_PIXELS / max(camera.width, camera.height))
+    return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
+
+
 def _shows_task(stage: Stage, view: View) -> tuple[bool, Float32, UInt8]:
     """Whether a camera is good as far as depth and bodies tell; its depth (H, W) in metres, its body ids (H, W)."""
     depth_m, bodies = stage.renderer.depth_and_bodies(stage.data, view)
-    seen = max(((bodies == body).mean() for body in stage.subjects), default=1.0) >= MIN_ACTED_SHARE
-    clear = bodies.min() >= 0 and depth_m.min() > MIN_DEPTH_M
-    return bool(seen and clear and not _inside_body(stage, view, depth_m)), depth_m, bodies.astype(np.uint8)
+    return shows_subject(stage, bodies) and is_clear(stage, view, depth_m, bodies), depth_m, bodies.astype(np.uint8)
 
 
 def _inside_body(stage: Stage, view: View, depth_m: Float32) -> bool:
-    """Whether the lens is inside a solid: the image shows what is outside, as only outer faces are drawn; a ray hits."""
+    """Whether the lens is inside a solid: only outer faces are drawn, so the image shows what is beyond; a ray hits."""
     camera = view.camera
     row, column = camera.height // 2, camera.width // 2
     point = camera.rays[row, column] * depth_m[row, column]
     ray = cast_rays(stage.episode.scene.model, stage.data, point[None], view.camera_from_world)
     return ray.occluded_share > 0
-
-
-def _small(camera: PinholeCamera) -> PinholeCamera:
-    scale = min(1.0, _TEST_PIXELS / max(camera.width, camera.height))
-    return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
