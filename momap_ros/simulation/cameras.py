@@ -43,7 +43,7 @@ HELD_OUT_SECTORS = {
 ALL_SECTORS = SECTORS | HELD_OUT_SECTORS
 # (share of the views, range): what the image spans at its aim, as geometric mean of across and down, metres. Close
 # views show the acted object large, wide ones show the robot.
-_EXTENTS_M = ((0.60, (0.09, 0.26)), (0.40, (0.30, 0.50)))
+_EXTENTS_M = ((0.60, (0.09, 0.25)), (0.40, (0.28, 0.46)))
 _MIN_DISTANCE_M, _MIN_HEIGHT_M = 0.19, 0.035
 _UP = np.array([0.0, 0.0, 1.0])
 

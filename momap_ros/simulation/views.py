@@ -24,7 +24,7 @@ MIN_ACTED_SHARE = 0.0025  # of the pixels
 MIN_DEPTH_M = 0.12
 _MARGIN = 0.03  # of the image, kept free around the acted body's path
 _TEST_PIXELS = 64  # longer side of the image that decides whether a camera is good; a fifth of the time of 256
-_MAX_FRAMINGS, _DRAWS_PER_FRAMING, _STEP_BACK = 8, 24, 1.04
+_MAX_FRAMINGS, _DRAWS_PER_FRAMING, _STEP_BACK = 24, 8, 1.06
 _AT_REST = 1e-5  # metres of the origin, or elements of the rotation matrix
 
 
