@@ -17,7 +17,8 @@ from momap_ros.simulation.episodes import Episode, body_roles
 from momap_ros.simulation.language import wording
 from momap_ros.simulation.scene import Scene
 from momap_ros.simulation.splits import SPLITS
-from momap_ros.simulation.stage import NUM_STEPS, Stage, open_stage, restaged
+from momap_ros.simulation.stage import NUM_STEPS as NUM_STEPS
+from momap_ros.simulation.stage import Stage, open_stage, restaged
 from momap_ros.simulation.visibility import visibility
 
 MIN_ACTED_SHARE = 0.0025  # of the pixels
