@@ -15,6 +15,7 @@ from momap_ros.bag_types import (
     OBJECT_MOTION_ARRAY,
     POINT_TRAJECTORIES,
     STRING,
+    TRANSFORMS,
     Message,
     new_duration,
     new_header,
@@ -97,6 +98,23 @@ def string_message(text: str) -> Message:
     return new_message(STRING, data=text)
 
 
+def transform_message(parent_from_child: Float64, stamp_ns: int, *, parent: str, child: str) -> Message:
+    """A tf2_msgs/TFMessage with one (4, 4) transform, metres: the pose of frame `child` in frame `parent`."""
+    check_shapes(parent_from_child=(parent_from_child, "4 4"))
+    transform = new_message(
+        "geometry_msgs/msg/Transform",
+        translation=_xyz_message("Vector3", parent_from_child[:3, 3]),
+        rotation=_quaternion_message(xyzw_from_wxyz(quaternions_from_rotations(parent_from_child[:3, :3]))),
+    )
+    stamped = new_message(
+        "geometry_msgs/msg/TransformStamped",
+        header=new_header(stamp_ns, parent),
+        child_frame_id=child,
+        transform=transform,
+    )
+    return new_message(TRANSFORMS, transforms=[stamped])
+
+
 def trajectories_message(trajectories: PointTrajectories) -> Message:
     """Point trajectories as momap_ros/PointTrajectories."""
     confidence = np.zeros(0, np.float32) if trajectories.confidence is None else trajectories.confidence
@@ -167,13 +185,17 @@ def _image_message(pixels: npt.NDArray[Any], encoding: str, stamp_ns: int, frame
     )
 
 
+def _quaternion_message(xyzw: Float64) -> Message:
+    return new_message("geometry_msgs/msg/Quaternion", x=xyzw[0], y=xyzw[1], z=xyzw[2], w=xyzw[3])
+
+
 def _object_message(motion: ObjectMotion) -> Message:
     quaternions = xyzw_from_wxyz(quaternions_from_rotations(motion.motion_t_from_0[:, :3, :3]))
     poses = [
         new_message(
             "geometry_msgs/msg/Pose",
             position=_xyz_message("Point", position),
-            orientation=new_message("geometry_msgs/msg/Quaternion", x=q[0], y=q[1], z=q[2], w=q[3]),
+            orientation=_quaternion_message(q),
         )
         for position, q in zip(motion.motion_t_from_0[:, :3, 3], quaternions, strict=True)
     ]

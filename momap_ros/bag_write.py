@@ -16,6 +16,7 @@ from momap_ros.bag_messages import (
     objects_message,
     string_message,
     trajectories_message,
+    transform_message,
 )
 from momap_ros.bag_types import (
     CAMERA_INFO,
@@ -23,11 +24,13 @@ from momap_ros.bag_types import (
     OBJECT_MOTION_ARRAY,
     POINT_TRAJECTORIES,
     STRING,
+    TRANSFORMS,
     BagError,
     Message,
     type_store,
 )
 from momap_ros.files import atomic_path
+from momap_ros.geometry import Float64
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import ObjectMotion
@@ -43,6 +46,7 @@ DEPTH_TOPIC = "/depth/image_raw"
 CAMERA_INFO_TOPIC = "/color/camera_info"
 INSTANCES_TOPIC = "/instances"
 PROMPT_TOPIC = "/prompt"
+TF_TOPIC = "/tf"
 TRAJECTORIES_TOPIC = "/forecast_node/trajectories"
 OBJECT_MOTIONS_TOPIC = "/forecast_node/object_motions"
 
@@ -146,6 +150,11 @@ class BagWriter:
     def write_prompt(self, text: str, stamp_ns: int) -> None:
         """Write the sentence that is valid from this time on."""
         self.write(PROMPT_TOPIC, STRING, string_message(text), stamp_ns)
+
+    def write_transform(self, parent_from_child: Float64, stamp_ns: int, *, parent: str, child: str) -> None:
+        """Write the pose (4, 4), metres, of frame `child` in frame `parent` at this time."""
+        message = transform_message(parent_from_child, stamp_ns, parent=parent, child=child)
+        self.write(TF_TOPIC, TRANSFORMS, message, stamp_ns)
 
     def write_forecast(
         self, trajectories: PointTrajectories, objects: Sequence[ObjectMotion], *, model_name: str, latency_s: float

@@ -7,15 +7,45 @@ from dataclasses import dataclass
 import numpy as np
 
 from momap_ros.geometry import Float64, PinholeCamera, invert_se3, se3_from_parts
+from momap_ros.simulation.intrinsics import draw_intrinsics
 from momap_ros.simulation.scene import WORK_AREA_CENTRE
 
-# (share of the views, aspect ratio of the field of view, range of the vertical field of view in degrees). A 640x480 or
-# 1280x720 image reaches a model with a square input stretched, so square training images are stretched alike.
-_FIELDS_OF_VIEW = (
-    (0.25, 1.0, (45.0, 62.0)),
-    (0.45, 4 / 3, (40.0, 55.0)),
-    (0.30, 16 / 9, (32.0, 45.0)),
-)
+
+@dataclass(frozen=True)
+class Sector:
+    """Where cameras of one kind stand.
+
+    Attributes:
+        share: of the views.
+        azimuths_rad: middles of the arcs they stand on, 0 in front of the robot and pi behind it.
+        half_arc_rad: how far they stand from the middle of the arc.
+        elevation_deg: range, above the table's plane.
+    """
+
+    share: float
+    azimuths_rad: tuple[float, ...]
+    half_arc_rad: float
+    elevation_deg: tuple[float, float]
+
+
+TOP_DOWN = "top_down"
+SECTORS = {
+    "over_shoulder": Sector(0.54, (np.pi,), 1.05, (24, 55)),
+    "front": Sector(0.16, (0.0,), 1.0, (24, 55)),
+    TOP_DOWN: Sector(0.14, (0.0,), np.pi, (82, 90)),
+    "wrist_height": Sector(0.16, (np.pi, 0.0), 1.0, (5, 20)),
+}
+# What training never sees: cameras at the robot's sides, and steep ones that are not straight down.
+HELD_OUT_SECTORS = {
+    "side": Sector(0.6, (-np.pi / 2, np.pi / 2), 0.45, (24, 75)),
+    "steep": Sector(0.4, (np.pi, 0.0), 1.0, (57, 78)),
+}
+ALL_SECTORS = SECTORS | HELD_OUT_SECTORS
+# (share of the views, range): what the image spans at its aim, as geometric mean of across and down, metres. Close
+# views show the acted object large, wide ones show the robot.
+_EXTENTS_M = ((0.60, (0.09, 0.25)), (0.40, (0.28, 0.46)))
+_MIN_DISTANCE_M, _MIN_HEIGHT_M = 0.19, 0.035
+_UP = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -25,15 +55,41 @@ class View:
     Attributes:
         camera: intrinsics.
         world_from_camera: (4, 4) pose of the optical frame (x right, y down, z forward), metres.
+        sector: where it stands: a name of ALL_SECTORS.
+        intrinsics: which camera it is: a name of intrinsics.REAL_CAMERAS, or a kind of pinhole.
     """
 
     camera: PinholeCamera
     world_from_camera: Float64
+    sector: str = ""
+    intrinsics: str = ""
 
     @property
     def camera_from_world(self) -> Float64:
         """(4, 4) world points into the optical frame."""
         return invert_se3(self.world_from_camera)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What is drawn once per view, before anybody looks whether the task can be seen.
+
+    Cameras that do not see the task are drawn again with the same framing, from farther and farther away. Were the aim
+    drawn again as well, most accepted views would aim at the object that moves.
+
+    Attributes:
+        camera: intrinsics.
+        sector: a name of ALL_SECTORS.
+        intrinsics: which camera it is.
+        aim: (3,) what the camera looks at, metres, world.
+        extent_m: what the image spans at the aim: geometric mean of across and down.
+    """
+
+    camera: PinholeCamera
+    sector: str
+    intrinsics: str
+    aim: Float64
+    extent_m: float
 
 
 def look_at(position: Float64, target: Float64, up: Float64) -> Float64:
@@ -45,27 +101,56 @@ def look_at(position: Float64, target: Float64, up: Float64) -> Float64:
     return se3_from_parts(np.stack([right, np.cross(forward, right), forward], axis=1), position)
 
 
-def draw_view(rng: np.random.Generator, width: int, height: int, candidates_xy: Float64) -> View:
-    """Draw a camera for an image of this size.
-
-    Square images show a 1:1, 4:3 or 16:9 field of view, stretched (fx != fy); other sizes have square pixels. Most
-    cameras look over the robot's shoulder, as in BRIDGE; some from the front or the sides.
+def draw_framing(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    candidates_xy: Float64,
+    *,
+    held_out: bool = False,
+    sector: str | None = None,
+) -> Framing:
+    """Draw a camera, where it stands, and what it looks at, for an image of this size.
 
     Args:
         rng: source of every choice.
         width: pixels.
         height: pixels.
-        candidates_xy: (K, 2) what the camera may aim at beside the middle of the table: every object, acted on or not.
+        candidates_xy: (K, 2) what seven in ten cameras aim at instead of the middle of the table: any object, acted on
+            or not.
+        held_out: stand where cameras of training never stand: HELD_OUT_SECTORS instead of SECTORS.
+        sector: stand there, instead of anywhere.
+
+    Raises:
+        ValueError: the sector is unknown.
     """
-    choice = int(rng.choice(len(_FIELDS_OF_VIEW), p=[share for share, _, _ in _FIELDS_OF_VIEW]))
-    _, aspect, fov_range_deg = _FIELDS_OF_VIEW[choice]
-    vertical_fov = np.radians(rng.uniform(*fov_range_deg))
-    if width == height:
-        camera = PinholeCamera.from_fov(round(height * aspect), height, vertical_fov_rad=vertical_fov)
-        camera = camera.resized(width, height)
-    else:
-        camera = PinholeCamera.from_fov(width, height, vertical_fov_rad=vertical_fov)
-    return View(camera, _draw_pose(rng, candidates_xy))
+    sectors = HELD_OUT_SECTORS if held_out else SECTORS
+    if sector is None:
+        sector = str(rng.choice(list(sectors), p=[item.share for item in sectors.values()]))
+    elif sector not in ALL_SECTORS:
+        raise ValueError(f"sector: expected one of {list(ALL_SECTORS)}, got {sector!r}")
+    name, camera = draw_intrinsics(rng, width, height)
+    at_table = rng.random() < 0.3 or not len(candidates_xy)
+    aim = WORK_AREA_CENTRE if at_table else candidates_xy[rng.integers(len(candidates_xy))]
+    target = np.array([aim[0] + rng.uniform(-0.06, 0.06), aim[1] + rng.uniform(-0.08, 0.08), rng.uniform(0, 0.08)])
+    _, extent_range_m = _EXTENTS_M[int(rng.choice(len(_EXTENTS_M), p=[share for share, _ in _EXTENTS_M]))]
+    return Framing(camera, sector, name, target, float(rng.uniform(*extent_range_m)))
+
+
+def draw_view(rng: np.random.Generator, framing: Framing, step_back: float = 1.0) -> View:
+    """Draw the pose of a camera with this framing; the image spans `step_back` times the extent of the framing."""
+    sector = ALL_SECTORS[framing.sector]
+    azimuth = rng.choice(sector.azimuths_rad) + rng.uniform(-1, 1) * sector.half_arc_rad
+    elevation = np.radians(rng.uniform(*sector.elevation_deg))
+    camera = framing.camera
+    focal_in_images = np.sqrt(camera.fx * camera.fy / (camera.width * camera.height))
+    distance = max(_MIN_DISTANCE_M, framing.extent_m * focal_in_images) * step_back
+    position = framing.aim + distance * _unit(azimuth, elevation)
+    position[2] = max(position[2], _MIN_HEIGHT_M)
+    # No camera is mounted perfectly level; one that looks straight down has its own bearing as the way up.
+    up = _unit(azimuth + np.pi, 0.0) if framing.sector == TOP_DOWN else _UP
+    pose = look_at(position, framing.aim, up + rng.normal(0, 0.04, 3))
+    return View(camera, pose, framing.sector, framing.intrinsics)
 
 
 def draw_over_shoulder_view(rng: np.random.Generator, width: int, height: int) -> View:
@@ -74,26 +159,8 @@ def draw_over_shoulder_view(rng: np.random.Generator, width: int, height: int) -
     azimuth = np.pi + rng.choice([-1, 1]) * rng.uniform(0.5, 1.0)
     elevation = np.radians(rng.uniform(35, 50))
     target = np.array([*(WORK_AREA_CENTRE + rng.uniform(-0.03, 0.03, 2)), 0.02])
-    return View(
-        camera, look_at(target + rng.uniform(0.5, 0.65) * _unit(azimuth, elevation), target, np.array([0, 0, 1.0]))
-    )
-
-
-def _draw_pose(rng: np.random.Generator, candidates_xy: Float64) -> Float64:
-    sector = rng.random()
-    if sector < 0.6:  # over the shoulder
-        azimuth = np.pi + rng.uniform(-1.2, 1.2)
-    elif sector < 0.8:  # from the front
-        azimuth = rng.uniform(-1.2, 1.2)
-    else:
-        azimuth = rng.choice([-1, 1]) * np.pi / 2 + rng.uniform(-0.5, 0.5)
-    elevation = np.radians(rng.uniform(24, 62))
-    distance = rng.uniform(0.32, 0.60) if rng.random() < 0.6 else rng.uniform(0.42, 0.85)
-    at_table = rng.random() < 0.5
-    aim = WORK_AREA_CENTRE if at_table else candidates_xy[rng.integers(len(candidates_xy))]
-    target = np.array([aim[0] + rng.uniform(-0.06, 0.06), aim[1] + rng.uniform(-0.08, 0.08), rng.uniform(0, 0.08)])
-    up = np.array([rng.normal(0, 0.04), rng.normal(0, 0.04), 1.0])  # no camera is mounted perfectly level
-    return look_at(target + distance * _unit(azimuth, elevation), target, up)
+    position = target + rng.uniform(0.5, 0.65) * _unit(azimuth, elevation)
+    return View(camera, look_at(position, target, _UP), "over_shoulder", "pinhole")
 
 
 def _unit(azimuth: float, elevation: float) -> Float64:

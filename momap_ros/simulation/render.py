@@ -25,11 +25,11 @@ _context: Any = None  # mujoco's GLContext; one per process, as making one takes
 
 
 class SceneRenderer:
-    """Renders one model at one size; call `close` before the next model to free its textures."""
+    """Renders one model in images of up to one size; call `close` when done to free its textures."""
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int, *, supersampling: int = 1) -> None:
         """Upload the model to the process's OpenGL context; each colour pixel averages `supersampling`^2 samples."""
-        self._model, self._width, self._height, self._supersampling = model, width, height, supersampling
+        self._model, self._supersampling = model, supersampling
         visual = model.vis
         visual.global_.offwidth, visual.global_.offheight = width * supersampling, height * supersampling
         visual.quality.shadowsize = _SHADOW_MAP_PIXELS
@@ -45,7 +45,6 @@ class SceneRenderer:
         self._camera.fixedcamid = model.camera(CAMERA).id
         self._near_m = visual.map.znear * model.stat.extent
         self._far_m = visual.map.zfar * model.stat.extent
-        self._viewport = mujoco.MjrRect(0, 0, width, height)
         self._body_of_geom = np.append(model.geom_bodyid, -1)  # index -1: no geom
         self._ambient = np.array(model.vis.headlight.ambient)
 
@@ -69,14 +68,14 @@ class SceneRenderer:
         """(H, W, 3) colour image."""
         self._update(data, view)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 1
-        count = self._supersampling
-        image = np.empty((self._height * count, self._width * count, 3), np.uint8)
-        viewport = mujoco.MjrRect(0, 0, self._width * count, self._height * count)
+        count, height, width = self._supersampling, view.camera.height, view.camera.width
+        image = np.empty((height * count, width * count, 3), np.uint8)
+        viewport = mujoco.MjrRect(0, 0, width * count, height * count)
         mujoco.mjr_render(viewport, self._scene, self._gl)
         mujoco.mjr_readPixels(image, None, viewport, self._gl)
         image = image[::-1]
         if count > 1:
-            blocks = image.reshape(self._height, count, self._width, count, 3)
+            blocks = image.reshape(height, count, width, count, 3)
             image = blocks.mean((1, 3)).round().astype(np.uint8)
         return np.ascontiguousarray(image)
 
@@ -88,10 +87,12 @@ class SceneRenderer:
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = 1
         flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        colors = np.empty((self._height, self._width, 3), np.uint8)
-        buffer = np.empty((self._height, self._width), np.float32)
-        mujoco.mjr_render(self._viewport, self._scene, self._gl)
-        mujoco.mjr_readPixels(colors, buffer, self._viewport, self._gl)
+        height, width = view.camera.height, view.camera.width
+        colors = np.empty((height, width, 3), np.uint8)
+        buffer = np.empty((height, width), np.float32)
+        viewport = mujoco.MjrRect(0, 0, width, height)
+        mujoco.mjr_render(viewport, self._scene, self._gl)
+        mujoco.mjr_readPixels(colors, buffer, viewport, self._gl)
         flags[:] = before
         packed = colors[::-1].astype(np.int32)
         segments = packed[..., 0] + packed[..., 1] * 256 + packed[..., 2] * 65536
@@ -100,6 +101,7 @@ class SceneRenderer:
 
     def _update(self, data: mujoco.MjData, view: View) -> None:
         """Rebuild the visual scene as seen by `view`."""
+        mujoco.mjr_restoreBuffer(self._gl)  # another renderer may have drawn since
         pose, index = view.world_from_camera, self._camera.fixedcamid
         data.cam_xpos[index] = pose[:3, 3]
         data.cam_xmat[index] = (pose[:3, :3] * [1, -1, -1]).reshape(-1)  # OpenGL: x right, y up, z backward

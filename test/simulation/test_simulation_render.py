@@ -17,8 +17,6 @@ from momap_ros.simulation.checks import cast_rays
 from momap_ros.simulation.render import MIN_MEAN_LUMA, SceneRenderer
 
 if TYPE_CHECKING:
-    from conftest import Viewed
-
     from momap_ros.data.sample import Sample
     from momap_ros.simulation.episodes import Episode
     from momap_ros.simulation.hand import Rollout
@@ -137,11 +135,3 @@ def test_a_dark_scene_is_brightened_and_a_black_one_refused(
 
 def test_no_sample_is_unreadably_dark(samples: list[Sample]) -> None:
     assert min(luma(sample.rgb) for sample in samples) >= MIN_MEAN_LUMA
-
-
-def test_samples_have_the_pixels_of_stretched_images(viewed: list[Viewed]) -> None:
-    stretches = [sample.camera.fy / sample.camera.fx for item in viewed for sample in item.samples]
-    expected = np.array([1.0, 171 / 128, 228 / 128])  # 1:1, 4:3 and 16:9 at a whole number of pixels
-    nearest = np.abs(np.array(stretches)[:, None] - expected).argmin(1)
-    np.testing.assert_allclose(stretches, expected[nearest], rtol=1e-9)
-    assert np.bincount(nearest, minlength=3).min() > 0.1 * len(stretches)

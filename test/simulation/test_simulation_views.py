@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +10,18 @@ pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 import mujoco
 
 from momap_ros.data.sample import Role
-from momap_ros.geometry import unproject_depth
+from momap_ros.geometry import PinholeCamera, unproject_depth
 from momap_ros.simulation.assets import KINDS
-from momap_ros.simulation.views import MIN_ACTED_SHARE, NUM_STEPS, moving_bodies
+from momap_ros.simulation.cameras import HELD_OUT_SECTORS, SECTORS, View, look_at
+from momap_ros.simulation.episodes import simulate_episode, simulate_futures
+from momap_ros.simulation.stage import NUM_STEPS, open_stage
+from momap_ros.simulation.views import MIN_ACTED_SHARE, is_clear, moving_bodies, render_futures, render_samples
 
 if TYPE_CHECKING:
     from conftest import Viewed
 
     from momap_ros.data.sample import Sample
+    from momap_ros.simulation.episodes import Episode
 
 
 def test_the_momap_is_every_point_carried_by_its_body(viewed: list[Viewed]) -> None:
@@ -99,24 +102,75 @@ def test_a_body_that_turns_in_place_counts_as_moving() -> None:
     assert moving_bodies(poses) == [2, 3]
 
 
-def test_the_framing_does_not_tell_which_object_will_move(
-    samples: list[Sample], record_property: Callable[[str, object], None]
-) -> None:
-    hits, chances = [], []
-    for sample in samples:
-        if sample.kind not in KINDS:
-            continue
-        centre = np.array(sample.rgb.shape[1::-1]) / 2 - 0.5
-        distances = []
-        for body, role in enumerate(sample.body_roles):
-            rows, columns = np.nonzero(sample.body_ids == body)
-            if role in {Role.ACTED, Role.OBJECT} and len(rows) >= MIN_ACTED_SHARE * sample.body_ids.size:
-                distance = np.linalg.norm([columns.mean(), rows.mean()] - centre)
-                distances.append((distance, role == Role.ACTED))
-        if len(distances) >= 3:
-            hits.append(min(distances)[1])
-            chances.append(1 / len(distances))
-    assert len(hits) >= 30
-    share, chance = float(np.mean(hits)), float(np.mean(chances))
-    record_property("nearest to the centre is acted", f"{share:.2f}, chance {chance:.2f}, {len(hits)} views")
-    assert share < chance + 0.10
+def test_images_have_any_size_and_motions_any_steps(viewed: list[Viewed]) -> None:
+    episode = next(item.episode for item in viewed if len(item.samples[0].moving_bodies))
+    duration_s = episode.rollout.duration_s
+    sample = render_samples(episode, 1, 96, 54, num_steps=12)[0]
+    assert sample.rgb.shape == (54, 96, 3)
+    assert sample.camera.fx == pytest.approx(sample.camera.fy, rel=0.01)
+    assert sample.momap().xyz.shape == (12, 54, 96, 3)
+    assert sample.step_s == pytest.approx(duration_s / 11)
+    longer = render_samples(episode, 1, 96, 54, num_steps=12, step_s=duration_s / 8)[0]
+    np.testing.assert_array_equal(longer.rgb, sample.rgb)
+    assert longer.step_s == pytest.approx(duration_s / 8)
+    np.testing.assert_array_equal(longer.motion_t_from_0[8:], np.repeat(longer.motion_t_from_0[8:9], 4, axis=0))
+    np.testing.assert_allclose(longer.motion_t_from_0[8], sample.motion_t_from_0[-1], atol=0.002)
+
+
+@pytest.mark.parametrize(("num_steps", "step_s"), [(1, None), (10, 0.0)])
+def test_impossible_steps_are_refused(viewed: list[Viewed], num_steps: int, step_s: float | None) -> None:
+    with pytest.raises(ValueError, match="steps: expected at least 2 of positive length"):
+        render_samples(viewed[0].episode, 1, 32, num_steps=num_steps, step_s=step_s)
+
+
+def test_samples_say_where_their_camera_stands_and_which_it_is(samples: list[Sample]) -> None:
+    assert {sample.factors["sector"] for sample in samples} == set(SECTORS)
+    assert len({sample.factors["intrinsics"] for sample in samples}) > 5
+
+
+def test_the_scene_split_is_seen_from_where_training_never_sees() -> None:
+    episodes = (simulate_episode("scene", index) for index in range(12))
+    found = [
+        sample.factors["sector"]
+        for episode in episodes
+        if episode is not None and episode.rollout.success
+        for sample in render_samples(episode, 2, 64)
+    ]
+    assert set(found) == set(HELD_OUT_SECTORS)
+
+
+def test_futures_of_one_scene_share_their_first_image() -> None:
+    futures: list[Episode] = []
+    index = 0
+    while len(futures) < 2:
+        futures = simulate_futures("futures", index)[:3]
+        index += 1
+    found = render_futures(futures, 2, 64)
+    groups = {sample.first_frame: [s for s in found if s.first_frame == sample.first_frame] for sample in found}
+    assert len({sample.key for sample in found}) == len(found)
+    assert max(len(group) for group in groups.values()) >= 2
+    for group in groups.values():
+        for sample in group:
+            np.testing.assert_array_equal(sample.rgb, group[0].rgb)
+            np.testing.assert_array_equal(sample.body_ids, group[0].body_ids)
+            assert (sample.body_ids == sample.body_roles.index(Role.ACTED)).mean() >= MIN_ACTED_SHARE
+    ends = [sample.motion_t_from_0[-1] for sample in max(groups.values(), key=len)]
+    assert any(end.shape != ends[0].shape or not np.allclose(end, ends[0]) for end in ends[1:])
+
+
+def test_a_camera_inside_a_solid_is_not_clear(viewed: list[Viewed]) -> None:
+    episode = next(item.episode for item in viewed if item.episode.scene.fixtures)
+    stage = open_stage(episode, 32, 32)
+    cabinet = stage.world_from_bodies[0, episode.scene.model.body(episode.scene.fixtures[0].body).id, :3, 3]
+    camera = PinholeCamera.from_fov(32, 32, vertical_fov_rad=0.9)
+    clear = []
+    for position in ([-0.2, 0.4, 0.5], [0.25, 0.0, -0.03]):  # in the air, and within the table's top
+        view = View(camera, look_at(np.array(position), cabinet + np.array([0, 0, 0.3]), np.array([0.1, 0.2, 1.0])))
+        clear.append(is_clear(stage, view, *stage.renderer.depth_and_bodies(stage.data, view)))
+    stage.renderer.close()
+    assert clear == [True, False]
+
+
+def test_nearly_every_camera_finds_a_place_to_see_from(viewed: list[Viewed]) -> None:
+    missing = sum(3 - len(item.samples) for item in viewed)
+    assert missing <= 0.02 * 3 * len(viewed)
