@@ -20,7 +20,8 @@ from momap_ros.simulation.shards import ShardTask
 from momap_ros.simulation.splits import SPLITS
 from momap_ros.simulation.workers import MAX_DEATHS
 
-_CHOICES = ("split", "count", "episodes", "first_episode", "num_views", "size", "num_steps")
+_LEAST = {"num_views": 1, "width": 16, "height": 16, "num_steps": 2, "episodes": 1, "count": 1, "first_episode": 0}
+_CHOICES = ("split", "count", "episodes", "first_episode", "num_views", "size", "num_steps", "visibility")
 _SPLIT_LINES = "\n".join(f"  {split.name:<12}{split.meaning}" for split in SPLITS.values())
 _HELP = f"""\
 Simulate table-top manipulation episodes and write them as training samples.
@@ -68,6 +69,7 @@ class Request:
         width: pixels.
         height: pixels.
         num_steps: of the motion.
+        visibility: whether samples say which points are seen at every step.
         episodes: how many are tried; None where `count` decides.
         count: stored rollouts wanted; None where `episodes` decides.
     """
@@ -78,6 +80,7 @@ class Request:
     width: int = 256
     height: int = 256
     num_steps: int = 50
+    visibility: bool = False
     episodes: int | None = None
     count: int | None = None
 
@@ -85,13 +88,12 @@ class Request:
         """Refuse requests that mean nothing."""
         if (self.episodes is None) == (self.count is None):
             raise ValueError(f"expected either episodes or count, got {self.episodes} and {self.count}")
-        for name in ("num_views", "width", "height", "episodes", "count"):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if self.first_episode < 0:
-            raise ValueError(f"first_episode: expected at least 0, got {self.first_episode}")
-        next(self.tasks())  # a shape that cannot be rendered is refused before there is a folder
+            if value is not None and value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if self.visibility and SPLITS[self.split].num_futures > 1:
+            raise ValueError(f"split {self.split}: expected no visibility, futures share one image; leave it out")
 
     def tasks(self) -> Iterator[ShardTask]:
         """The shards in order, without an end where rollouts are counted."""
@@ -100,7 +102,7 @@ class Request:
             if first >= end:
                 return
             stop = int(min(first + shards.EPISODES_PER_SHARD, end))
-            yield ShardTask(self.split, first, stop, self.num_views, self.width, self.height, self.num_steps)
+            yield ShardTask(self.split, first, stop, **{name: getattr(self, name) for name in shards.SHAPE})
 
 
 def generate(request: Request, folder: Path, num_workers: int) -> dict[str, Any]:
@@ -203,6 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--views", dest="num_views", type=int, metavar="N", help="cameras per episode (default: 2)")
     parser.add_argument("--size", type=_size, metavar="PIXELS", help="256, or 640x480 (default: 256)")
     parser.add_argument("--steps", dest="num_steps", type=int, metavar="N", help="of the motion (default: 50)")
+    parser.add_argument(
+        "--visibility", action="store_true", default=None, help="also store which points are seen at every step (slow)"
+    )
     parser.add_argument(
         "--workers",
         type=int,

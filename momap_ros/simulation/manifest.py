@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from momap_ros.simulation.shards import ShardTask, describe_makers, sha256_of
+from momap_ros.simulation.shards import SHAPE, ShardTask, describe_makers, sha256_of
 
 FORMAT = "momap_samples/2"
 LICENCE = "Apache-2.0"  # as the package: every byte is made by it, nothing is taken from elsewhere
@@ -102,7 +102,7 @@ def tasks_of(manifest: Mapping[str, Any]) -> list[ShardTask]:
             split=split,
             first=shard["first"],
             stop=shard["stop"],
-            **{name: entry[name] for name in ("num_views", "width", "height", "num_steps")},
+            **{name: entry[name] for name in SHAPE},
         )
         for split, entry in manifest["splits"].items()
         for shard in entry["shards"]

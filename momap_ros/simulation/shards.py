@@ -20,10 +20,12 @@ import numpy as np
 
 from momap_ros.benchmark.machine import describe_commit
 from momap_ros.data.sample import Sample, write_shard
-from momap_ros.simulation.episodes import Episode, simulate_episode
-from momap_ros.simulation.views import NUM_STEPS, render_samples
+from momap_ros.simulation.episodes import Episode, simulate_episode, simulate_futures
+from momap_ros.simulation.splits import SPLITS
+from momap_ros.simulation.views import render_futures, render_samples
 
 EPISODES_PER_SHARD = 100
+SHAPE = ("num_views", "width", "height", "num_steps", "visibility")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ShardTask:
         width: pixels.
         height: pixels.
         num_steps: of the motion.
+        visibility: whether the samples say which points are seen at every step.
     """
 
     split: str
@@ -47,13 +50,7 @@ class ShardTask:
     width: int
     height: int
     num_steps: int
-
-    def __post_init__(self) -> None:
-        """Refuse what `render_samples` cannot make."""
-        if self.width != self.height:
-            raise ValueError(f"size: expected square images, got {self.width}x{self.height}; use --size {self.height}")
-        if self.num_steps != NUM_STEPS:
-            raise ValueError(f"steps: expected {NUM_STEPS}, got {self.num_steps}")
+    visibility: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +65,7 @@ class ShardTask:
     @property
     def shape(self) -> dict[str, int]:
         """What all shards of a split in one folder have in common."""
-        return {name: getattr(self, name) for name in ("num_views", "width", "height", "num_steps")}
+        return {name: getattr(self, name) for name in SHAPE}
 
 
 @dataclass(frozen=True)
@@ -109,14 +106,16 @@ def make_shard(task: ShardTask, path: Path, report_progress: Callable[[ShardProg
         nonlocal progress, no_scene
         for index in range(task.first, task.stop):
             report_progress(progress)
-            episode = simulate_episode(task.split, index)
-            views = render(episode, task) if episode is not None and episode.rollout.success else []
-            if episode is None:
-                no_scene += 1
-            else:
-                outcome = ["succeeded", "rollouts" if views else "no_view"] if episode.rollout.success else ["failed"]
-                skills.setdefault(episode.scene.skill, Counter()).update(["tried", *outcome])
-                skills[episode.scene.skill]["samples"] += len(views)
+            played = demonstrations(task.split, index)
+            views = render(played, task)
+            seen = Counter(sample.skill for sample in views)
+            no_scene += not played
+            for episode in played:
+                outcome = "no_view" if episode.rollout.success and not views else "rollouts"
+                outcomes = ["succeeded", outcome] if episode.rollout.success else ["failed"]
+                skills.setdefault(episode.scene.skill, Counter()).update(["tried", *outcomes])
+            for skill, count in seen.items():
+                skills[skill]["samples"] += count
             yield from views
             progress = ShardProgress(
                 index + 1, progress.tried + 1, progress.rollouts + bool(views), progress.samples + len(views)
@@ -139,9 +138,30 @@ def make_shard(task: ShardTask, path: Path, report_progress: Callable[[ShardProg
     }
 
 
-def render(episode: Episode, task: ShardTask) -> list[Sample]:
-    """The samples of an episode; the one place that calls `render_samples`."""
-    return render_samples(episode, task.num_views, task.width)
+def demonstrations(split: str, index: int) -> list[Episode]:
+    """What is played under this number: one demonstration, or all that start from one first frame.
+
+    Of several futures only those that succeed are there. Empty where the scene does not fit on the table.
+    """
+    if SPLITS[split].num_futures > 1:
+        return simulate_futures(split, index)
+    episode = simulate_episode(split, index)
+    return [] if episode is None else [episode]
+
+
+def render(played: list[Episode], task: ShardTask) -> list[Sample]:
+    """The samples of what succeeded."""
+    played = [episode for episode in played if episode.rollout.success]
+    size = (task.width, task.height)
+    if SPLITS[task.split].num_futures > 1:
+        return render_futures(played, task.num_views, *size, num_steps=task.num_steps)
+    return [
+        sample
+        for episode in played
+        for sample in render_samples(
+            episode, task.num_views, *size, num_steps=task.num_steps, with_visibility=task.visibility
+        )
+    ]
 
 
 def sha256_of(path: Path) -> str:

@@ -179,13 +179,40 @@ def test_shards_of_another_simulator_or_format_are_refused(folder: Path) -> None
         ({"episodes": 0}, "episodes: expected at least 1, got 0"),
         ({"num_views": 0}, "num_views: expected at least 1, got 0"),
         ({"first_episode": -1}, "first_episode: expected at least 0, got -1"),
-        ({"width": 96}, "size: expected square images, got 96x64"),
-        ({"num_steps": 20}, "steps: expected 50, got 20"),
+        ({"width": 8}, "width: expected at least 16, got 8"),
+        ({"num_steps": 1}, "num_steps: expected at least 2, got 1"),
+        ({"split": "futures", "visibility": True}, "split futures: expected no visibility"),
     ],
 )
 def test_requests_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **changes)
+
+
+@pytest.mark.slow
+def test_images_of_any_size_with_any_steps_and_visibility(tmp_path: Path) -> None:
+    request = replace(SMALL, width=80, height=48, num_steps=7, visibility=True, episodes=3)
+    entry = generate(request, tmp_path, num_workers=1)["splits"]["val"]
+    assert (entry["size"], entry["num_steps"], entry["visibility"]) == ("80x48", 7, True)
+    samples = list(iterate_samples(tmp_path, "val"))
+    assert len(samples) >= 2
+    for sample in samples:
+        assert sample.rgb.shape == (48, 80, 3)
+        assert sample.visible is not None
+        assert sample.visible.shape == (7, 48, 80)
+        assert sample.visible[0].mean() > 0.98
+
+
+@pytest.mark.slow
+def test_futures_of_one_first_image_lie_together(tmp_path: Path) -> None:
+    entry = generate(replace(SMALL, split="futures", episodes=3), tmp_path, num_workers=1)["splits"]["futures"]
+    samples = list(iterate_samples(tmp_path, "futures"))
+    groups = {sample.first_frame: [s for s in samples if s.first_frame == sample.first_frame] for sample in samples}
+    assert entry["rollouts"] == len(groups) <= 3
+    assert max(len(group) for group in groups.values()) >= 3
+    for group in groups.values():
+        assert len({sample.key for sample in group}) == len(group)
+        assert all((sample.rgb == group[0].rgb).all() for sample in group)
 
 
 @pytest.mark.slow
