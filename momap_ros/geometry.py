@@ -19,6 +19,9 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.floating]
 
+# From so many matrices on a Newton iteration over all of them is faster than LAPACK, one after the other.
+MANY_MATRICES = 100
+
 
 @dataclass(frozen=True)
 class PinholeCamera:
@@ -211,7 +214,7 @@ def fit_rigid(source: FloatArray, target: FloatArray, weights: FloatArray | None
 
 
 def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """The rotations R with the largest trace(R^T A), as from singular values but many times faster for many matrices.
+    """The rotations R with the largest trace(R^T A), as from singular values, but faster for many matrices.
 
     With A = U diag(s1, s2, s3) V^T and the sign d of its determinant, R = U diag(1, 1, d) V^T. The cofactor matrix of A
     is R V diag(d s2 s3, d s1 s3, s1 s2) V^T, so A + cof(A) / s1 is R times a positive definite matrix, for mirrors and
@@ -227,6 +230,11 @@ def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float6
         (..., 3, 3) rotations, the identity where not determined, and (...) bool, where they are.
     """
     check_shapes(covariances=(covariances, "... 3 3"))
+    if covariances.size < 9 * MANY_MATRICES:
+        left, spread, right_t = np.linalg.svd(covariances)
+        left[..., 2] *= np.linalg.det(left @ right_t)[..., None].round()  # a mirror becomes the nearest rotation
+        known = spread[..., 1] >= min_spread
+        return np.where(known[..., None, None], left @ right_t, np.eye(3)), np.asarray(known)
     # One row of numbers per entry, (3, 3, M): several times faster than matrices one after the other.
     planes = np.ascontiguousarray(covariances.reshape(-1, 3, 3).transpose(1, 2, 0), np.float64)
     first, second = _first_singular_values(planes)

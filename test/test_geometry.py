@@ -322,6 +322,7 @@ class TestFitRigid:
             fit_rigid(np.ones((4, 3)), np.ones((5, 3)))
 
 
+@pytest.mark.parametrize("count", [4, 200])  # both ways of computing them
 @pytest.mark.parametrize(
     "spreads",
     [
@@ -334,19 +335,20 @@ class TestFitRigid:
         (1e-4, 5e-5, 1e-5),
     ],
 )
-def test_kabsch_rotations_are_the_constructed_ones(spreads: tuple[float, float, float]) -> None:
+def test_kabsch_rotations_are_the_constructed_ones(spreads: tuple[float, float, float], count: int) -> None:
     # A = R V diag(s) V^T: R is the polar factor; with a negative last spread A is a mirror, and R its nearest rotation.
-    rotations, axes = random_rotations(200, seed=1), random_rotations(200, seed=2)
+    rotations, axes = random_rotations(count, seed=1), random_rotations(count, seed=2)
     covariances = rotations @ axes @ np.diag(spreads) @ np.swapaxes(axes, 1, 2)
 
-    found, determined = kabsch_rotations(covariances.reshape(10, 20, 3, 3), min_spread=1e-6)
+    found, determined = kabsch_rotations(covariances.reshape(2, -1, 3, 3), min_spread=1e-6)
 
     assert determined.all()
     np.testing.assert_allclose(found.reshape(-1, 3, 3), rotations, atol=1e-12)
 
 
-def test_kabsch_rotations_of_lines_and_points_are_open() -> None:
-    rotations, axes = random_rotations(20, seed=3), random_rotations(20, seed=4)
+@pytest.mark.parametrize("count", [4, 200])
+def test_kabsch_rotations_of_lines_and_points_are_open(count: int) -> None:
+    rotations, axes = random_rotations(count, seed=3), random_rotations(count, seed=4)
     for spreads in ((1.0, 0.0, 0.0), (1.0, 1e-8, 0.0), (0.0, 0.0, 0.0)):
         covariances = rotations @ axes @ np.diag(spreads) @ np.swapaxes(axes, 1, 2)
         found, determined = kabsch_rotations(covariances, min_spread=1e-6)
