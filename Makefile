@@ -13,7 +13,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
 BIN := .venv/bin
 READY := .venv/ready-$(ROS_DISTRO_WHEELS)
-SHARED_FILES := $(wildcard launch/* config/* rviz/* scripts/*_node scripts/momap_nodes scripts/bag_player)
+SHARED_FILES := $(wildcard launch/* config/* rviz/* scripts/*_node scripts/momap_nodes scripts/bag_player momap_ros/ros/fastdds.xml)
 
 # Wheels and a ROS installation must never meet in one process: two rclpy, two sets of libraries.
 ifneq ($(ROS_DISTRO)$(AMENT_PREFIX_PATH),)

@@ -56,7 +56,7 @@ setup(
     long_description=manifest("description"),
     python_requires=">=3.10",
     packages=find_packages(include=["momap_ros", "momap_ros.*"]),
-    package_data={"momap_ros": ["py.typed", "weights/**/*", "demo/**/*"]},
+    package_data={"momap_ros": ["py.typed", "weights/**/*", "demo/**/*", "ros/*.xml"]},
     # The same place as in a ROS prefix, so that the bag reader finds the definitions in both.
     data_files=[("share/momap_ros/msg", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "msg").glob("*.msg")))],
     install_requires=CORE,

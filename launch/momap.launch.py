@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, SetLaunchConfiguration
+from launch.actions import DeclareLaunchArgument, SetLaunchConfiguration
 from launch.conditions import IfCondition
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -56,11 +56,6 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("use_sim_time", default_value="false", description="time from /clock, for bags"),
             DeclareLaunchArgument("rviz", default_value="false", description="open RViz and publish its markers"),
             *PRESETS,
-            # Fast DDS loses large best-effort messages without it, see the README's troubleshooting.
-            SetEnvironmentVariable(
-                "FASTDDS_BUILTIN_TRANSPORTS",
-                EnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", default_value="DEFAULT?sockets_size=16MB"),
-            ),
             Node(
                 package="momap_ros",
                 executable="segmentation_node",

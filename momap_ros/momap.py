@@ -180,8 +180,13 @@ def representative_order(trajectories: PointTrajectories) -> npt.NDArray[np.intp
     """
     ends = trajectories.positions[:, :, -1].astype(np.float64)
     ends = ends[:, np.isfinite(ends).all(axis=(0, 2))]
-    distances = np.array([np.linalg.norm(ends - end, axis=-1).sum() for end in ends])
-    return np.argsort(distances, kind="stable")
+    # (N, 3, P) and every pair once; the same numbers for both of a pair keep equal hypotheses equal.
+    planes = np.ascontiguousarray(ends.transpose(0, 2, 1))
+    distances = np.zeros((len(ends), len(ends)))
+    for row, end in enumerate(planes):
+        apart = np.sqrt(((planes[row + 1 :] - end) ** 2).sum(axis=1)).sum(axis=1)
+        distances[row, row + 1 :] = distances[row + 1 :, row] = apart
+    return np.argsort(distances.sum(axis=1), kind="stable")
 
 
 def direction_flags(displacement_m: FloatArray, threshold_m: float) -> npt.NDArray[np.int8]:

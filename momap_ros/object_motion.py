@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from momap_ros.config import ObjectMotionConfig
-from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
+from momap_ros.geometry import Float64, FloatArray, kabsch_rotations, se3_from_parts, transform_points
 from momap_ros.momap import PointTrajectories, direction_flags
 from momap_ros.shapes import check_shapes
 
@@ -158,6 +158,14 @@ def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterat
         ShapeError: the arrays do not describe the same points.
     """
     check_shapes(source_points=(source_points, "P 3"), positions=(positions, "N P T 3"))
+    moves = np.array([not _rests(source_points, trajectories) for trajectories in positions], np.bool_)
+    if not moves.all():
+        tracks = _resting_tracks(positions.shape[:3])
+        if moves.any():
+            fitted = fit_rigid_tracks(source_points, positions[moves], iterations=iterations)
+            for field in fields(RigidTracks):
+                getattr(tracks, field.name)[moves] = getattr(fitted, field.name)
+        return tracks
     moments = _Moments(source_points, positions)
     usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
     inliers: Bool = usable
@@ -186,6 +194,22 @@ def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterat
     return RigidTracks(motion, residual, inliers, fraction, valid)
 
 
+def _rests(source_points: FloatArray, trajectories: FloatArray) -> bool:
+    """Whether nothing of (P, T, 3) trajectories, enough of them for a motion, ever leaves where it was seen."""
+    if len(source_points) < MIN_TRAJECTORIES or trajectories.shape[1] < 2:
+        return False
+    # Most that move are told by their last step.
+    return bool((trajectories[:, -1] == source_points).all() and (trajectories == source_points[:, None]).all())
+
+
+def _resting_tracks(shape: tuple[int, ...]) -> RigidTracks:
+    """What the fit gives for (N, P, T) trajectories that are all known and at rest."""
+    count, points, steps = shape
+    motion = np.broadcast_to(np.eye(4), (count, steps, 4, 4)).copy()
+    everything: Bool = np.ones((count, points), np.bool_)
+    return RigidTracks(motion, np.zeros((count, steps)), everything, np.ones(count), np.ones(count, np.bool_))
+
+
 class _Moments:
     """Weighted least squares of many steps at once, by matrix products over the points.
 
@@ -201,14 +225,25 @@ class _Moments:
         self.source = np.where(source_known[:, None], source - self.origin, self.dtype.type(0))
         self.lifted = np.concatenate([np.ones((len(source), 1), self.dtype), self.source], axis=1)
         # One plane per coordinate, (N, 3, P, T): several times faster than a last axis of length three.
-        planes = np.ascontiguousarray(positions.transpose(0, 3, 1, 2))
-        self.known: Bool = np.asarray(np.isfinite(planes).all(axis=1) & source_known[:, None])
-        moved = self.known & (planes != source.T[:, :, None]).any(axis=1)
-        self.still: Bool = np.asarray(self.known.any(axis=1) & ~moved.any(axis=1))
+        self.target = np.array(positions.transpose(0, 3, 1, 2), order="C")
+        self.known: Bool = np.isfinite(self.target.sum(axis=1)) & source_known[:, None]
+        self.still = self._still_steps(source)
         self.mask = self.known.astype(self.dtype)
-        self.target = np.where(self.known[:, None], planes - self.origin[:, None, None], self.dtype.type(0))
+        self.target -= self.origin[:, None, None]
+        if not self.known.all():
+            self.target = np.where(self.known[:, None], self.target, self.dtype.type(0))
         self.known_steps = self.mask.sum(axis=2)
         self.target_square = np.einsum("ncpt,ncpt->np", self.target, self.target)
+
+    def _still_steps(self, source: FloatArray) -> Bool:
+        """(N, T) steps at which every known trajectory is exactly where it was seen, and at least one is known."""
+        still: Bool = np.asarray(self.known.any(axis=1))
+        # A few trajectories tell for most steps that something moves; the others are looked at closely.
+        for points in (slice(None, None, 16), slice(None)):
+            steps = np.flatnonzero(still.any(axis=0))
+            moved = (self.target[:, :, points][..., steps] != source[points].T[:, :, None]).any(axis=1)
+            still[:, steps] &= ~(moved & self.known[:, points][..., steps]).any(axis=1)
+        return still
 
     def fit(self, weights: Float64) -> tuple[Float64, Float64]:
         """(N, T, 3, 3) rotations and (N, T, 3) translations for (N, P) weights in [0, 1]."""
@@ -219,12 +254,10 @@ class _Moments:
         total = np.where(supported, sums[..., 0], 1.0)[..., None]
         source_mean, target_mean = sums[..., 1:] / total, cross[..., 0] / total
         covariance = cross[..., 1:] / total[..., None] - target_mean[..., None] * source_mean[..., None, :]
-        left, spread, right_t = np.linalg.svd(covariance)
-        left[..., 2] *= np.linalg.det(left @ right_t)[..., None].round()  # a mirror becomes the nearest rotation
-        rotation = np.where(self.still[..., None, None], np.eye(3), left @ right_t)
         # The second singular value is the variance across the line that fits the points best.
-        determined = self.still | (supported & (spread[..., 1] >= MIN_SPREAD_M**2))
-        rotation = _hold(rotation, determined)
+        rotation, determined = kabsch_rotations(covariance, MIN_SPREAD_M**2)
+        rotation = np.where(self.still[..., None, None], np.eye(3), rotation)
+        rotation = _hold(rotation, self.still | (supported & determined))
         translation = target_mean - np.einsum("ntij,ntj->nti", rotation, source_mean)
         translation[self.still] = 0.0
         return _hold(rotation, supported), _hold(translation, supported)
@@ -243,12 +276,14 @@ class _Moments:
 
     def step_residuals(self, rotation: Float64, translation: Float64, inliers: Bool) -> Float64:
         """(N, T) RMS distance of the inliers from the motion, metres; NaN where none is known."""
-        model = _lifted_model(rotation, translation).astype(self.dtype)
-        error = self.lifted @ np.swapaxes(model, 2, 3) - self.target
-        square = np.square(error, out=error).sum(axis=1)
-        weight = self.mask * inliers[..., None]
-        count = weight.sum(axis=1)
-        mean = np.einsum("npt,npt->nt", square, weight) / np.maximum(count, 1.0)
+        model = np.swapaxes(_lifted_model(rotation, translation).astype(self.dtype), 2, 3)
+        square, count = np.zeros(rotation.shape[:2]), np.zeros(rotation.shape[:2])
+        for n, followers in enumerate(inliers):  # one hypothesis at a time: what is at work stays in the cache
+            error = self.lifted[followers] @ model[n] - self.target[n][:, followers]
+            weight = self.mask[n, followers]
+            square[n] = np.einsum("cpt,cpt,pt->t", error, error, weight)
+            count[n] = weight.sum(axis=0)
+        mean = square / np.maximum(count, 1.0)
         return np.asarray(np.where(count > 0, np.sqrt(mean), np.nan))
 
     def in_input_coordinates(self, rotation: Float64, translation: Float64) -> Float64:
@@ -293,7 +328,8 @@ def _object_motion(
     if len(points) > config.max_points_per_object:
         # Drawn at random, because an even stride over the rows of an image can fall on a single column.
         points = np.sort(np.random.default_rng(instance_id).choice(points, config.max_points_per_object, replace=False))
-    positions = trajectories.positions[:, points]
+    is_run = points[-1] - points[0] == len(points) - 1  # then nothing needs to be copied
+    positions = trajectories.positions[:, slice(points[0], points[-1] + 1) if is_run else points]
     tracks = fit_rigid_tracks(positions[0, :, 0], positions, iterations=config.reweighting_iterations)
     paths = transform_points(tracks.motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
     chosen = _medoid(paths, tracks.valid) if hypothesis is None else hypothesis

@@ -69,6 +69,7 @@ def test_every_file_of_the_package_is_installed(workspace: Path, tracked_files: 
     share = workspace / "install/momap_ros/share/momap_ros"
     expected = [package.parent / path for path in tracked_files if path.parts[0] == "momap_ros"]
     expected += [share / path for path in tracked_files if path.parts[0] in {"launch", "config", "rviz", "msg"}]
+    expected.append(share / "config" / "fastdds.xml")
     assert [str(path) for path in expected if not path.is_file()] == []
 
 

@@ -15,6 +15,7 @@ from momap_ros.geometry import (
     continuous_quaternions,
     fit_rigid,
     invert_se3,
+    kabsch_rotations,
     project,
     quaternions_from_rotations,
     rotations_from_quaternions,
@@ -319,3 +320,38 @@ class TestFitRigid:
     def test_different_numbers_of_points_are_named(self) -> None:
         with pytest.raises(ShapeError, match="axis P must be 4"):
             fit_rigid(np.ones((4, 3)), np.ones((5, 3)))
+
+
+@pytest.mark.parametrize("count", [4, 200])  # both ways of computing them
+@pytest.mark.parametrize(
+    "spreads",
+    [
+        (1.0, 0.5, 0.2),
+        (1.0, 1.0, 1.0),
+        (1.0, 0.5, 0.0),  # a plane
+        (1.0, 0.5, -0.2),  # a mirror
+        (1.0, 0.99, -0.9),
+        (1.0, 1e-3, 1e-6),  # nearly a line
+        (1e-4, 5e-5, 1e-5),
+    ],
+)
+def test_kabsch_rotations_are_the_constructed_ones(spreads: tuple[float, float, float], count: int) -> None:
+    # A = R V diag(s) V^T: R is the polar factor; with a negative last spread A is a mirror, and R its nearest rotation.
+    rotations, axes = random_rotations(count, seed=1), random_rotations(count, seed=2)
+    covariances = rotations @ axes @ np.diag(spreads) @ np.swapaxes(axes, 1, 2)
+
+    found, determined = kabsch_rotations(covariances.reshape(2, -1, 3, 3), min_spread=1e-6)
+
+    assert determined.all()
+    np.testing.assert_allclose(found.reshape(-1, 3, 3), rotations, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [4, 200])
+def test_kabsch_rotations_of_lines_and_points_are_open(count: int) -> None:
+    rotations, axes = random_rotations(count, seed=3), random_rotations(count, seed=4)
+    for spreads in ((1.0, 0.0, 0.0), (1.0, 1e-8, 0.0), (0.0, 0.0, 0.0)):
+        covariances = rotations @ axes @ np.diag(spreads) @ np.swapaxes(axes, 1, 2)
+        found, determined = kabsch_rotations(covariances, min_spread=1e-6)
+        assert not determined.any()
+        np.testing.assert_array_equal(found, np.broadcast_to(np.eye(3), found.shape))
+    assert kabsch_rotations(np.zeros((0, 5, 3, 3)), min_spread=1e-6)[0].shape == (0, 5, 3, 3)

@@ -17,8 +17,7 @@ from typing import Any
 from momap_ros.commands.common import add_command, add_settings, say, warn
 from momap_ros.config import ForecastConfig
 
-DEMO = Path(__file__).resolve().parents[1] / "demo"
-DEMO_BAG = DEMO / "recording"
+DEMO_BAG = Path(__file__).resolve().parents[1] / "demo" / "recording"
 
 DESCRIPTION = """
 Play the bundled recording (a simulated arm at a table, colour and depth, a sentence) through the real ROS 2 nodes:
@@ -179,9 +178,6 @@ def _program(module: str, arguments: Sequence[str], *, log: Path | None) -> Iter
         # Only this machine, and a domain of this run: nodes of others must not take part.
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 101),
-        # Without it images between processes come seconds late, although nothing is lost; the file says why.
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(DEMO / "fastdds.xml"),
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(DEMO / "fastdds.xml"),
         "PYTHONUNBUFFERED": "1",
     }
     with ExitStack() as stack:

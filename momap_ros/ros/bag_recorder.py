@@ -20,6 +20,7 @@ from rclpy.utilities import remove_ros_args
 from momap_ros.bag_types import BagError
 from momap_ros.bag_write import BagWriter
 from momap_ros.ros.bag_player import message_class
+from momap_ros.ros.transport import allow_large_messages
 
 QUEUE_DEPTH = 100
 
@@ -78,6 +79,7 @@ def main(args: list[str] | None = None) -> int:
     arguments = parser.parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
     # Also an orderly end: whoever started this program may not be able to send Ctrl-C.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    allow_large_messages()
     rclpy.init(args=args)
     executor = SingleThreadedExecutor()
     try:

@@ -20,6 +20,7 @@ from momap_ros.ros.conversions import forecast_to_numpy
 from momap_ros.ros.markers import forecast_markers
 from momap_ros.ros.pairing import Pair, StampPairer
 from momap_ros.ros.parameters import Parameters
+from momap_ros.ros.transport import allow_large_messages
 
 
 class MarkersNode(Node):
@@ -54,6 +55,7 @@ class MarkersNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node; args as in sys.argv. Returns the exit code."""
+    allow_large_messages()
     rclpy.init(args=args)
     try:
         node = MarkersNode()

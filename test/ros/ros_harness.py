@@ -24,6 +24,7 @@ from momap_ros.object_motion import estimate_object_motions
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.ros.conversions import header_to_msg
 from momap_ros.ros.managed_node import ManagedNode
+from momap_ros.ros.transport import allow_large_messages
 
 WIDTH, HEIGHT, FOCAL_PX = 320, 240, 300.0
 FRAME_ID = "camera_color_optical_frame"
@@ -45,6 +46,7 @@ class Ros:
         # A domain of its own: nodes of the tests before take a while to leave the graph, and have the same names.
         domain_id = 1 + int(os.environ["ROS_DOMAIN_ID"]) % 101
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)  # for the executables that a test starts
+        allow_large_messages()
         rclpy.init(context=self.context, args=["test"], domain_id=domain_id)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes: list[Node] = []
