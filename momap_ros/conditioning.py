@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from momap_ros.geometry import Float32
-from momap_ros.instances import InstanceMap, Int32
+from momap_ros.instances import InstanceMap, Int32, count_ids, renumbered
 from momap_ros.rgbd import FrameError, RGBDFrame
 from momap_ros.shapes import check_shapes
 
@@ -135,9 +135,8 @@ def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.N
     if size % GRID:
         raise ValueError(f"ids: expected a square whose side is a multiple of {GRID}, got {size}")
     cell = size // GRID
-    values = np.unique(ids)
-    compact = np.searchsorted(values, ids)
-    area = np.bincount(compact.ravel())
+    values, area = count_ids(ids)
+    compact = renumbered(ids, values.astype(np.int32), np.arange(len(values), dtype=np.int32))
 
     def by_cell(image: npt.NDArray[Cell]) -> npt.NDArray[Cell]:
         tiles: npt.NDArray[Cell] = image.reshape(GRID, cell, GRID, cell).transpose(0, 2, 1, 3)

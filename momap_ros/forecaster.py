@@ -15,7 +15,7 @@ import numpy as np
 
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.geometry import PinholeCamera
-from momap_ros.instances import InstanceMap, Int32
+from momap_ros.instances import InstanceMap, Int32, count_ids
 from momap_ros.momap import MoMap, PointTrajectories, representative_order
 from momap_ros.object_motion import ObjectMotion, estimate_object_motions
 from momap_ros.rgbd import RGBDFrame
@@ -60,7 +60,7 @@ def foreground_pixels(frame: RGBDFrame, instances: InstanceMap, max_points: int)
     """
     labelled = np.flatnonzero(frame.valid & (instances.ids > 0))
     of_pixel = instances.ids.ravel()[labelled]
-    ids, areas = np.unique(of_pixel, return_counts=True)
+    ids, areas = count_ids(of_pixel)
     if not len(ids):
         return np.zeros((0, 2), np.int32)
     floor = min(MIN_POINTS_PER_OBJECT, max_points // len(ids))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from momap_ros.rgbd import UInt8, resize_nearest
 from momap_ros.shapes import check_shapes
 
+_LARGEST_IN_TABLE = 1 << 16  # tables are several times faster than sorting, but as long as the largest id
 Int32 = npt.NDArray[np.int32]
 
 
@@ -39,7 +40,7 @@ class InstanceMap:
     @cached_property
     def areas_px(self) -> dict[int, int]:
         """Instance id -> number of pixels, in rising order of id, background left out."""
-        values, counts = np.unique(self.ids, return_counts=True)
+        values, counts = count_ids(self.ids)
         return {int(value): int(count) for value, count in zip(values, counts, strict=True) if value > 0}
 
     def resized(self, width: int, height: int) -> InstanceMap:
@@ -55,3 +56,22 @@ class InstanceMap:
         for instance_id in self.areas_px:
             image[self.ids == instance_id] = np.random.default_rng([seed, instance_id]).integers(40, 256, 3)
         return image
+
+
+def count_ids(ids: Int32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The ids of an array of ids >= 0 in rising order, and how often each occurs."""
+    if ids.size == 0 or ids.max() > _LARGEST_IN_TABLE:
+        values, counts = np.unique(ids, return_counts=True)
+        return values.astype(np.int64), counts.astype(np.int64)
+    frequency = np.bincount(ids.ravel())
+    values = np.flatnonzero(frequency)
+    return values, frequency[values]
+
+
+def renumbered(ids: Int32, old: Int32, new: Int32) -> Int32:
+    """An array of ids >= 0 with every old id, in rising order, replaced by the new one at its place; all ids occur."""
+    if not len(old) or old[-1] > _LARGEST_IN_TABLE:
+        return np.asarray(new[np.searchsorted(old, ids)], np.int32)
+    table = np.zeros(int(old[-1]) + 1, np.int32)
+    table[old] = new
+    return table[ids]

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from momap_ros.instances import InstanceMap
+from momap_ros.instances import InstanceMap, count_ids, renumbered
 from momap_ros.shapes import ShapeError
 
 IDS = np.array([[0, 0, 9, 9], [0, 2, 9, 9], [2, 2, 0, 0]], np.int32)
@@ -76,3 +76,14 @@ def test_wrong_ids_are_named(ids: npt.NDArray[np.int32], text: str) -> None:
 def test_ids_are_an_image() -> None:
     with pytest.raises(ShapeError, match=r"ids: expected \(H, W\), got \(3, 4, 1\)"):
         InstanceMap(IDS[..., None])
+
+
+@pytest.mark.parametrize("largest", [9, 70_000, 2_000_000_000])
+def test_ids_are_counted_and_renumbered_whatever_their_size(largest: int) -> None:
+    ids = np.array([[0, 4, 4], [largest, 0, 4]], np.int32)
+    values, counts = count_ids(ids)
+    assert (values.tolist(), counts.tolist()) == ([0, 4, largest], [2, 3, 1])
+    assert InstanceMap(ids).areas_px == {4: 3, largest: 1}
+    changed = renumbered(ids, values.astype(np.int32), np.array([0, 7, 1], np.int32))
+    assert changed.tolist() == [[0, 7, 7], [1, 0, 7]]
+    assert changed.dtype == np.int32

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from momap_ros.geometry import Float32, Float64
-from momap_ros.instances import InstanceMap
+from momap_ros.instances import InstanceMap, renumbered
 from momap_ros.rgbd import RGBDFrame
 
 WORKING_WIDTH_PX = 160  # overlap and mean colour need no more
@@ -89,7 +89,7 @@ class InstanceTracker:
         values = np.array([0, *seen], np.int32)
         stable = np.array([0, *(matches[found_id] for found_id in seen)], np.int32)
         names = {matches[key]: name for key, name in instances.labels.items() if key in matches}
-        return InstanceMap(stable[np.searchsorted(values, instances.ids)], names)
+        return InstanceMap(renumbered(instances.ids, values, stable), names)
 
     def _match(self, seen: dict[int, _Track]) -> dict[int, int]:
         """Id in this frame -> stable id, for the instances that were seen before."""
