@@ -64,8 +64,8 @@ def count_ids(ids: Int32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
         values, counts = np.unique(ids, return_counts=True)
         return values.astype(np.int64), counts.astype(np.int64)
     frequency = np.bincount(ids.ravel())
-    values = np.flatnonzero(frequency)
-    return values, frequency[values]
+    present = np.flatnonzero(frequency)
+    return present.astype(np.int64), frequency[present].astype(np.int64)
 
 
 def renumbered(ids: Int32, old: Int32, new: Int32) -> Int32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -330,21 +331,27 @@ def _object_motion(
         points = np.sort(np.random.default_rng(instance_id).choice(points, config.max_points_per_object, replace=False))
     is_run = points[-1] - points[0] == len(points) - 1  # then nothing needs to be copied
     positions = trajectories.positions[:, slice(points[0], points[-1] + 1) if is_run else points]
-    tracks = fit_rigid_tracks(positions[0, :, 0], positions, iterations=config.reweighting_iterations)
-    paths = transform_points(tracks.motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
-    chosen = _medoid(paths, tracks.valid) if hypothesis is None else hypothesis
+    fit = partial(fit_rigid_tracks, positions[0, :, 0], iterations=config.reweighting_iterations)
+    if hypothesis is None or probability is None:
+        tracks = every = fit(positions)
+        paths = _carried(tracks, centroid)
+        chosen = row = _medoid(paths, tracks.valid) if hypothesis is None else hypothesis
+        ends = paths[:, -1]
+    else:  # of the other hypotheses only the ends are asked for
+        tracks, every = fit(positions[[hypothesis]]), fit(positions[:, :, [0, -1]])
+        paths, chosen, row = _carried(tracks, centroid), hypothesis, 0
+        ends = _carried(every, centroid)[:, -1]
+        ends[chosen] = paths[row, -1]
     if probability is None:
         farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
         probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
-    displacements = paths[chosen] - paths[chosen, 0]
+    displacements = paths[row] - paths[row, 0]
     length = float(np.linalg.norm(displacements[-1]))
     last = trajectories.num_steps - 1
     steps = [last, *(min(step, last) for step in FLAG_STEPS)]
-    weight, spread = _agreement(
-        paths[:, -1], tracks.valid, chosen, max(config.moving_threshold_m, CLUSTER_SHARE * length)
-    )
-    path_length = float(np.linalg.norm(np.diff(paths[chosen], axis=0), axis=-1).sum())
-    residual, valid = tracks.residual_m[chosen], bool(tracks.valid[chosen])
+    weight, spread = _agreement(ends, every.valid, chosen, max(config.moving_threshold_m, CLUSTER_SHARE * length))
+    path_length = float(np.linalg.norm(np.diff(paths[row], axis=0), axis=-1).sum())
+    residual, valid = tracks.residual_m[row], bool(tracks.valid[row])
     flags = direction_flags(displacements[steps], config.moving_threshold_m)
     return ObjectMotion(
         instance_id=instance_id,
@@ -359,14 +366,19 @@ def _object_motion(
         direction=displacements[-1] / length if length > config.moving_threshold_m else np.zeros(3),
         displacement_m=length,
         speed_m_s=path_length / (last * trajectories.step_s) if last else 0.0,
-        motion_t_from_0=tracks.motion_t_from_0[chosen],
+        motion_t_from_0=tracks.motion_t_from_0[row],
         residual_m=residual,
-        inlier_fraction=float(tracks.inlier_fraction[chosen]),
+        inlier_fraction=float(tracks.inlier_fraction[row]),
         rigid=valid and bool(np.nanmax(residual) <= config.rigid_residual_m),
         valid=valid,
         hypothesis_weight=weight,
         hypothesis_spread_m=spread,
     )
+
+
+def _carried(tracks: RigidTracks, centroid: Float64) -> Float64:
+    """(N, T, 3) where the motions take the centroid, metres; an unknown one starts at the origin."""
+    return transform_points(tracks.motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
 
 
 def _medoid(paths: Float64, valid: Bool) -> int:

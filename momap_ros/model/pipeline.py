@@ -160,7 +160,7 @@ class MoMapPipeline(DiffusionPipeline):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device  # diffusers' own property takes a millisecond
+        return torch.device(next(self.denoiser.parameters()).device)  # diffusers' own property takes a millisecond
 
     def condition(
         self, grid: SceneGrid, words: np.ndarray, hints: Mapping[int, Sequence[int]], color_seed: int
