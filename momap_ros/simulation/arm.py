@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from momap_ros.geometry import Float64
+from momap_ros.simulation.parts import LOOSE
 from momap_ros.simulation.textures import Materials
 
 Geom = mujoco.mjtGeom
@@ -184,6 +185,7 @@ def _add_fingers(spec: mujoco.MjSpec, hand: mujoco.MjsBody, materials: Materials
             condim=4,
             group=1,
             mass=0.02,
+            **LOOSE,
         )
         servo = spec.add_actuator(name=f"{name}_servo", target=f"{name}_joint", trntype=mujoco.mjtTrn.mjTRN_JOINT)
         servo.set_to_position(kp=120)

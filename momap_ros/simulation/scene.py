@@ -11,7 +11,7 @@ import numpy as np
 
 from momap_ros.geometry import Float64
 from momap_ros.simulation.arm import BASE_XY, HAND, MOCAP, ArmInfo, add_arm, add_weld
-from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, ObjectInfo, add_object
+from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, ObjectInfo, add_object, has_trait, kinds_with
 from momap_ros.simulation.fixtures import FixtureInfo
 from momap_ros.simulation.room import add_room, empty_spec
 from momap_ros.simulation.splits import Split
@@ -26,11 +26,13 @@ REACH_M = (0.20, 0.47)  # distance from the arm's base within which every skill 
 _GAP_M = 0.012
 _TOUCHING_GAP_M = -0.004
 _CLUTTERED_SHARE = 0.25  # of the scenes have objects that touch
+_PILED_SHARE = 0.2  # of the scenes have an object on another, on a dish or in one
 _PLACE_TRIES = 60
 _RADIUS_M, _WIDE_RADIUS_M = 0.05, 0.095  # kept free around an object, metres
 _FIXTURE_RADIUS_M = 0.17
 NO_ARM_SHARE = 0.5  # of the scenes in which nobody acts
-STATIC_FIXTURE_KINDS = frozenset({"plate", "pot"})
+_BELOW_KINDS = {*kinds_with("support"), *kinds_with("container"), *kinds_with("stackable")}
+STATIC_FIXTURE_KINDS = frozenset({"plate", "pot", "pan", "tray"})
 
 
 class NoRoomError(RuntimeError):
@@ -47,6 +49,7 @@ class Scene:
         arm: the arm's measures; None where there is none.
         objects: every loose object.
         fixtures: everything that is fixed to the table.
+        covered: names of the objects on which another one lies.
         factors: what the scene was drawn from, by name.
     """
 
@@ -55,6 +58,7 @@ class Scene:
     arm: ArmInfo | None
     objects: tuple[ObjectInfo, ...]
     fixtures: tuple[FixtureInfo, ...] = ()
+    covered: frozenset[str] = frozenset()
     factors: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -82,9 +86,18 @@ class Scene:
         """The fixture that the episode is about."""
         return self.task.fixture
 
+    @property
+    def bare_objects(self) -> tuple[ObjectInfo, ...]:
+        """The objects on which nothing lies, which can be moved alone."""
+        return tuple(item for item in self.objects if item.name not in self.covered)
+
+    def start_xy(self, item: ObjectInfo) -> Float64:
+        """(2,) where an object was put, metres, world."""
+        return np.array(self.model.body(item.name).pos[:2])
+
     def free_xy(self, rng: np.random.Generator, radius: float) -> Float64 | None:
         """(2,) a place within reach that is free at the beginning, metres, world; None where none is found."""
-        taken = [self.model.body(item.name).pos[:2] for item in self.objects]
+        taken = [self.start_xy(item) for item in self.objects]
         taken += [fixture.xy for fixture in self.fixtures]
         for _ in range(_PLACE_TRIES):
             xy = _draw_xy(rng)
@@ -110,6 +123,7 @@ class SceneBuilder:
         objects: so far.
         fixtures: so far.
         occupied: centre and radius of every place taken.
+        covered: names of the objects on which another one lies.
     """
 
     spec: mujoco.MjSpec
@@ -120,6 +134,7 @@ class SceneBuilder:
     objects: list[ObjectInfo] = field(default_factory=list)
     fixtures: list[FixtureInfo] = field(default_factory=list)
     occupied: list[tuple[Float64, float]] = field(default_factory=list)
+    covered: set[str] = field(default_factory=set)
 
     def free_place(self, radius: float) -> Float64:
         """A free (x, y) within reach, which is occupied from now on.
@@ -178,9 +193,21 @@ class SceneBuilder:
         colors = [color for color in NATURAL_COLORS.get(kind, tuple(PALETTE)) if color not in used]
         color = str(self.rng.choice(colors or [color for color in PALETTE if color not in used]))
         name = f"object_{len(self.objects)}"
-        item = add_object(self.spec, self.materials, self.rng, kind=kind, color=color, name=name, xy=place, z_m=z_m)
+        yaw = None
+        if kind == "pan":  # its handle, by which it is taken, is within reach
+            yaw = float(np.arctan2(*(BASE_XY - place)[::-1]) + self.rng.uniform(-1, 1))
+        item = add_object(
+            self.spec, self.materials, self.rng, kind=kind, color=color, name=name, xy=place, z_m=z_m, yaw_rad=yaw
+        )
         self.objects.append(item)
         return item
+
+    def add_on(self, kind: str, below: ObjectInfo) -> ObjectInfo:
+        """Add an object of this kind on another one, or in it."""
+        rests_m = 0.008 if has_trait(below.kind, "support") and not has_trait(below.kind, "stackable") else 0.0
+        xy = self.spec.body(below.name).pos[:2]
+        self.covered.add(below.name)
+        return self.add(kind, xy=xy.copy(), z_m=rests_m or below.height_m + 0.002)
 
     def add_fixture(
         self, make: Callable[..., FixtureInfo], *, radius: float = _FIXTURE_RADIUS_M, facing_arm: bool = True
@@ -203,11 +230,15 @@ class SceneBuilder:
         return fixture
 
     def add_distractors(self, at_most: int, *, without: Iterable[str] = ()) -> None:
-        """Up to `at_most` further objects, fewer where the table is full."""
+        """Up to `at_most` further objects, fewer where the table is full; sometimes one lies on another."""
         kinds = [kind for kind in self.split.other_kinds(KINDS) if kind not in set(without)]
         if self.rng.random() < _CLUTTERED_SHARE:
             self.gap_m, at_most = _TOUCHING_GAP_M, at_most + 3
         with suppress(NoRoomError):
+            if self.rng.random() < _PILED_SHARE:
+                below = self.add(str(self.rng.choice([kind for kind in kinds if kind in _BELOW_KINDS])))
+                fitting = "small" if has_trait(below.kind, "container") else "steady"
+                self.add_on(self.choose_other(kinds_with(fitting)), below)
             for _ in range(self.rng.integers(0, at_most + 1)):
                 self.add(str(self.rng.choice(kinds)))
 
@@ -247,4 +278,5 @@ def build_scene(
         for part in fixture.parts:
             spec.add_exclude(bodyname1=fixture.body, bodyname2=part)
     factors |= {"arm": arm.style if arm else "none"}
-    return Scene(spec.compile(), task, arm, tuple(builder.objects), tuple(builder.fixtures), factors)
+    parts = tuple(builder.objects), tuple(builder.fixtures), frozenset(builder.covered)
+    return Scene(spec.compile(), task, arm, *parts, factors=factors)

@@ -1,0 +1,191 @@
+"""Objects that nobody touches: let go in a first frame at rest, they roll down a ramp, tip over or fall off a ledge."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from momap_ros.geometry import Float64
+from momap_ros.simulation.arm import add_weld
+from momap_ros.simulation.assets import ObjectInfo, has_trait, kinds_with
+from momap_ros.simulation.fixtures import FixtureInfo
+from momap_ros.simulation.hand import Simulation, quaternion_of, rotation, rotation_about
+from momap_ros.simulation.parts import yaw_quaternion
+from momap_ros.simulation.scene import Scene, SceneBuilder
+from momap_ros.simulation.skill import Skill
+from momap_ros.simulation.skills.grasping import acted_object
+from momap_ros.simulation.skills.handling import lying_quaternion
+from momap_ros.simulation.skills.tipping import thin_axis, wait_for_rest
+from momap_ros.simulation.task import Task
+
+_HOLD = "hold"  # the weld that keeps the object where it is until it is let go
+_ROLLING = (*kinds_with("rolling"), *kinds_with("tube"))
+_FALLING = tuple(dict.fromkeys((*kinds_with("tall"), *kinds_with("steady"))))
+_SUPPORT = "stand"
+_RAMP_HALF_M = (0.075, 0.05)  # length and width of a ramp's board
+_MOVED_M, _DROPPED_M, _FALLEN_COS = 0.06, 0.02, 0.6
+_ABOVE_TABLE_M = -0.02
+_PAUSE_S = (0.2, 0.8)  # before it is let go
+
+
+def _hold(builder: SceneBuilder, item: ObjectInfo) -> None:
+    add_weld(builder.spec, _HOLD, "world", item.name)
+
+
+def _hold_at(simulation: Simulation, item: ObjectInfo, position: Float64, quaternion: Float64) -> None:
+    """Put an object somewhere (metres, world; w, x, y, z), where it stays although nothing supports it."""
+    simulation.place(item.name, position, quaternion)
+    weld = simulation.model.eq_data[simulation.model.equality(_HOLD).id]
+    weld[0:3] = 0
+    weld[3:6] = position
+    weld[6:10] = quaternion
+
+
+def _let_go(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> Float64:
+    """Returns where the object was; then physics goes on until it lies still."""
+    before = simulation.position(scene.acted)
+    simulation.rest(rng.uniform(*_PAUSE_S))
+    simulation.data.eq_active[simulation.model.equality(_HOLD).id] = 0
+    wait_for_rest(simulation, scene.acted)
+    return before
+
+
+def _add_stand(builder: SceneBuilder, yaw_rad: float, *, half: Float64, height_m: float, tilt_rad: float) -> Float64:
+    """A board or a block of half size (length, width, thickness), fixed; returns its (x, y).
+
+    Args:
+        builder: the scene.
+        yaw_rad: heading of its length.
+        half: metres.
+        height_m: of its centre.
+        tilt_rad: by which it goes down along its length.
+    """
+    xy = builder.free_place(0.13)
+    material = builder.materials.textured() if builder.rng.random() < 0.5 else builder.materials.plain(
+        builder.rng.uniform(0.1, 0.9, 3)
+    )
+    body = builder.spec.worldbody.add_body(name=_SUPPORT, pos=[*xy, 0.0], quat=yaw_quaternion(yaw_rad))
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=half,
+        pos=[0.0, 0.0, height_m],
+        quat=[np.cos(tilt_rad / 2), 0.0, np.sin(tilt_rad / 2), 0.0],
+        material=material,
+    )
+    return xy
+
+
+def _furnish_roll_down(builder: SceneBuilder) -> Task:
+    item = builder.add(builder.choose_acted("roll_down", _ROLLING), xy=np.array([0.3, 0.0]))
+    rng, (length, width) = builder.rng, _RAMP_HALF_M
+    yaw, tilt = rng.uniform(-np.pi, np.pi), rng.uniform(0.16, 0.32)
+    centre_m = length * np.sin(tilt) - 0.004 * np.cos(tilt) + 0.001  # its lower edge is on the table
+    xy = _add_stand(builder, yaw, half=np.array([length, width, 0.004]), height_m=centre_m, tilt_rad=tilt)
+    builder.fixtures.append(FixtureInfo("ramp", _SUPPORT, "", "", 0.0, xy))
+    _hold(builder, item)
+    return Task("roll_down", item.name, item, fixture=builder.fixtures[-1], amount=tilt)
+
+
+def _start_roll_down(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> None:
+    """On the upper half of the ramp; tubes lie across it."""
+    item, fixture = acted_object(scene), scene.fixture
+    assert fixture is not None  # furnished by this module
+    model = simulation.model
+    board = int(model.body(_SUPPORT).geomadr[0])
+    turned = rotation(model.body(_SUPPORT).quat) @ rotation(model.geom_quat[board])
+    radius, length = item.half_width_m, _RAMP_HALF_M[0]
+    upwards = -rng.uniform(0.45, 0.75) * (length - radius)
+    centre = np.array([*fixture.xy, 0.0]) + model.geom_pos[board] + turned @ [upwards, 0.0, 0.0045 + radius]
+    if has_trait(item.kind, "tube"):
+        axis = turned[:2, 1] / np.linalg.norm(turned[:2, 1])
+        _hold_at(simulation, item, centre - np.array([*axis, 0]) * item.top_m / 2, lying_quaternion(axis))
+    else:
+        _hold_at(simulation, item, centre - [0, 0, radius], np.array([1.0, 0, 0, 0]))
+
+
+def _roll_down(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> bool:
+    moved = -_let_go(scene, simulation, rng) + simulation.position(scene.acted)
+    return bool(
+        np.linalg.norm(moved[:2]) > _MOVED_M and moved[2] < 0 and simulation.position(scene.acted)[2] > _ABOVE_TABLE_M
+    )
+
+
+def _furnish_fall(builder: SceneBuilder) -> Task:
+    """Leaning too far, or over the edge of a block."""
+    rng, kind = builder.rng, builder.choose_acted("fall", _FALLING)
+    leaning = has_trait(kind, "tall") and rng.random() < 0.6
+    item = builder.add(kind, radius=0.09, xy=None if leaning else np.array([0.3, 0.0]))
+    if not leaning:
+        height, half = rng.uniform(0.02, 0.035), rng.uniform(0.04, 0.055, 2)
+        xy = _add_stand(
+            builder, rng.uniform(-np.pi, np.pi), half=np.array([*half, height]), height_m=height, tilt_rad=0.0
+        )
+        builder.fixtures.append(FixtureInfo("block", _SUPPORT, "", "", 0.0, xy))
+    _hold(builder, item)
+    return Task("fall", item.name, item, fixture=None if leaning else builder.fixtures[-1])
+
+
+def _start_fall(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> None:
+    item, yaw = acted_object(scene), rng.uniform(-np.pi, np.pi)
+    heading, half = np.array(yaw_quaternion(yaw)), item.half_width_m
+    if scene.fixture is None:
+        direction = np.array([*thin_axis(yaw, item.kind, rng), 0.0])
+        lean = np.arctan2(2 * half, item.height_m) + rng.uniform(0.05, 0.15)
+        axis = np.cross([0, 0, 1], direction)
+        turned = rotation_about(axis, lean) @ rotation(heading)
+        edge = np.array([*scene.start_xy(item), 0.0]) + direction * half
+        _hold_at(simulation, item, edge - rotation_about(axis, lean) @ (direction * half), quaternion_of(turned))
+        return
+    model = simulation.model
+    block = model.geom_size[int(model.body(_SUPPORT).geomadr[0])]
+    across = rotation(model.body(_SUPPORT).quat)[:, 0] * rng.choice([-1, 1])
+    beyond = block[0] + rng.uniform(0.004, 0.010)
+    # A thing that is longer along x than along y hangs over with its y.
+    facing = np.arctan2(across[1], across[0]) - np.pi / 2
+    position = np.array([*scene.fixture.xy, 2 * block[2] + 0.0005]) + across * beyond
+    _hold_at(simulation, item, position, np.array(yaw_quaternion(float(facing))))
+
+
+def _fall(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> bool:
+    before = _let_go(scene, simulation, rng)
+    dropped = before[2] - simulation.position(scene.acted)[2] > _DROPPED_M
+    lies = simulation.rotation(scene.acted)[2, 2] < _FALLEN_COS
+    return bool((dropped or lies) and simulation.position(scene.acted)[2] > _ABOVE_TABLE_M)
+
+
+SKILLS = (
+    Skill(
+        "roll_down",
+        (
+            "let the {a} roll down",
+            "the {a} rolls down the ramp",
+            "let go of the {a} on the ramp",
+            "watch the {a} roll down the slope",
+            "the {a} rolls off the ramp",
+            "wait for the {a} to roll down",
+        ),
+        _furnish_roll_down,
+        unfold=_roll_down,
+        start=_start_roll_down,
+        kinds=_ROLLING,
+        weight=0.4,
+        quasi_static=False,
+    ),
+    Skill(
+        "fall",
+        (
+            "let the {a} fall",
+            "the {a} falls",
+            "the {a} tips over",
+            "watch the {a} fall",
+            "wait for the {a} to fall",
+            "let go of the {a}",
+        ),
+        _furnish_fall,
+        unfold=_fall,
+        start=_start_fall,
+        kinds=_FALLING,
+        weight=0.4,
+        quasi_static=False,
+    ),
+)
