@@ -15,7 +15,7 @@ from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object
 from momap_ros.simulation.skills.handling import lying_quaternion
-from momap_ros.simulation.skills.tipping import thin_axis, wait_for_rest
+from momap_ros.simulation.skills.tipping import centre, thin_axis, wait_for_rest
 from momap_ros.simulation.task import Task
 
 _HOLD = "hold"  # the weld that keeps the object where it is until it is let go
@@ -33,7 +33,11 @@ def _hold(builder: SceneBuilder, item: ObjectInfo) -> None:
 
 
 def _hold_at(simulation: Simulation, item: ObjectInfo, position: Float64, quaternion: Float64) -> None:
-    """Put an object somewhere (metres, world; w, x, y, z), where it stays although nothing supports it."""
+    """Put an object somewhere (metres, world; w, x, y, z), where it stays although nothing supports it.
+
+    Where there is a hand, it starts out of the way.
+    """
+    simulation.data.mocap_pos[:, 2] += 0.1
     simulation.place(item.name, position, quaternion)
     weld = simulation.model.eq_data[simulation.model.equality(_HOLD).id]
     weld[0:3] = 0
@@ -43,7 +47,7 @@ def _hold_at(simulation: Simulation, item: ObjectInfo, position: Float64, quater
 
 def _let_go(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> Float64:
     """Returns where the object was; then physics goes on until it lies still."""
-    before = simulation.position(scene.acted)
+    before = centre(simulation, scene.acted)
     simulation.rest(rng.uniform(*_PAUSE_S))
     simulation.data.eq_active[simulation.model.equality(_HOLD).id] = 0
     wait_for_rest(simulation, scene.acted)
@@ -78,7 +82,7 @@ def _add_stand(builder: SceneBuilder, yaw_rad: float, *, half: Float64, height_m
 def _furnish_roll_down(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("roll_down", _ROLLING), xy=np.array([0.3, 0.0]))
     rng, (length, width) = builder.rng, _RAMP_HALF_M
-    yaw, tilt = rng.uniform(-np.pi, np.pi), rng.uniform(0.16, 0.32)
+    yaw, tilt = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.32)
     centre_m = length * np.sin(tilt) - 0.004 * np.cos(tilt) + 0.001  # its lower edge is on the table
     xy = _add_stand(builder, yaw, half=np.array([length, width, 0.004]), height_m=centre_m, tilt_rad=tilt)
     builder.fixtures.append(FixtureInfo("ramp", _SUPPORT, "", "", 0.0, xy))
@@ -104,10 +108,9 @@ def _start_roll_down(scene: Scene, simulation: Simulation, rng: np.random.Genera
 
 
 def _roll_down(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> bool:
-    moved = -_let_go(scene, simulation, rng) + simulation.position(scene.acted)
-    return bool(
-        np.linalg.norm(moved[:2]) > _MOVED_M and moved[2] < 0 and simulation.position(scene.acted)[2] > _ABOVE_TABLE_M
-    )
+    before = _let_go(scene, simulation, rng)
+    after = centre(simulation, scene.acted)
+    return bool(np.linalg.norm((after - before)[:2]) > _MOVED_M and _ABOVE_TABLE_M < after[2] < before[2])
 
 
 def _furnish_fall(builder: SceneBuilder) -> Task:
@@ -148,9 +151,9 @@ def _start_fall(scene: Scene, simulation: Simulation, rng: np.random.Generator) 
 
 def _fall(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> bool:
     before = _let_go(scene, simulation, rng)
-    dropped = before[2] - simulation.position(scene.acted)[2] > _DROPPED_M
+    after = centre(simulation, scene.acted)
     lies = simulation.rotation(scene.acted)[2, 2] < _FALLEN_COS
-    return bool((dropped or lies) and simulation.position(scene.acted)[2] > _ABOVE_TABLE_M)
+    return bool((before[2] - after[2] > _DROPPED_M or lies) and after[2] > _ABOVE_TABLE_M)
 
 
 SKILLS = (

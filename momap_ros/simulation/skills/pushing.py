@@ -7,7 +7,7 @@ import numpy as np
 from momap_ros.geometry import Float64
 from momap_ros.simulation.arm import BASE_XY
 from momap_ros.simulation.assets import ObjectInfo, kinds_with
-from momap_ros.simulation.hand import ScriptedHand, above, quaternion_down, quaternion_forward
+from momap_ros.simulation.hand import ScriptedHand, above, quaternion_down, quaternion_forward, rotation
 from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object, choose, grasp
@@ -84,11 +84,28 @@ def advance(scene: Scene, hand: ScriptedHand, start: Float64) -> float:
     return float((hand.position(scene.acted) - start) @ asked_motion(scene)[0])
 
 
+def move_level(hand: ScriptedHand, point: Float64, speed: float) -> None:
+    """Bring the grasp centre to `point` (metres, world) at `speed` (m/s) on a straight line, the hand not turning."""
+    start = hand.mocap_position
+    way = point - rotation(hand.orientation)[:, 0] * hand.tip_m - start
+    for share in hand.shares(float(np.linalg.norm(way)) / speed):
+        hand.hold(start + way * share, hand.orientation)
+
+
 def leave(hand: ScriptedHand, aside: Float64) -> None:
     """Move the hand aside and up, and wait a little."""
     tip = hand.mocap_position + hand.rotation("hand")[:, 0] * hand.tip_m
     hand.move_to(above(tip + aside, 0.06), hand.orientation, hand.speed)
     hand.wait(30)
+
+
+def facing(direction: Float64) -> Float64:
+    """(4,) of a hand that points down and pushes with a flat side of its fingers; w, x, y, z.
+
+    Fingers side by side would be wedged apart by something round, and grip it.
+    """
+    yaw = np.arctan2(direction[1], direction[0])
+    return quaternion_down(float((yaw + np.pi) % np.pi - np.pi / 2))  # a gripper is the same after half a turn
 
 
 def _push_height(item: ObjectInfo) -> float:
@@ -102,7 +119,7 @@ def _stroke(hand: ScriptedHand, item: ObjectInfo, way: tuple[Float64, float], qu
     behind = start - direction * (max(item.half_width_m, 0.045) + _STAND_OFF_M)
     hand.move_to(above(behind, hand.lift_m), quaternion, hand.speed, 0.0)
     hand.move_to(behind, quaternion, hand.speed * 0.7)
-    hand.move_to(start + direction * (length - item.half_width_m), quaternion, hand.speed * 0.6)
+    move_level(hand, start + direction * (length - item.half_width_m), hand.speed * 0.6)
     leave(hand, -direction * 0.03)
 
 
@@ -121,7 +138,7 @@ def _retarget_push(scene: Scene, rng: np.random.Generator) -> Task | None:
 def _push(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
     item, way = acted_object(scene), asked_motion(scene)
     start = hand.position(item.name)
-    _stroke(hand, item, way, quaternion_down(float(np.arctan2(way[0][1], way[0][0]))))
+    _stroke(hand, item, way, facing(way[0]))
     return advance(scene, hand, start) > _MOVED_M
 
 
@@ -172,7 +189,7 @@ def _slide(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     hand.move_to(above(top, hand.lift_m * 0.6), quaternion, hand.speed, 0.0)
     hand.move_to(top, quaternion, hand.speed * 0.6)
     hand.attach(item.name)
-    hand.move_to(top + direction * length, quaternion, hand.speed * 0.5)
+    move_level(hand, top + direction * length, hand.speed * 0.5)
     hand.release()
     leave(hand, np.zeros(3))
     return advance(scene, hand, start) > max(_MOVED_M, 0.6 * length)
@@ -204,7 +221,7 @@ def _sweep(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     tip = start * [1, 1, 0] + outwards * 0.05 + [0, 0, 0.014]
     hand.move_to(above(tip - direction * 0.07, hand.lift_m), quaternion, hand.speed, 0.0)
     hand.move_to(tip - direction * 0.07, quaternion, hand.speed * 0.7)
-    hand.move_to(tip + direction * length, quaternion, hand.speed * 0.6)
+    move_level(hand, tip + direction * length, hand.speed * 0.6)
     leave(hand, -direction * 0.03)
     moved = [float((hand.position(name) - place) @ direction) for name, place in before.items() if name != item.name]
     return advance(scene, hand, start) > 0.5 * length and max(moved) > _MOVED_M

@@ -6,30 +6,38 @@ import numpy as np
 
 from momap_ros.geometry import Float64
 from momap_ros.simulation.assets import has_trait, kinds_with
-from momap_ros.simulation.hand import ScriptedHand, Simulation, above, quaternion_down
+from momap_ros.simulation.hand import ScriptedHand, Simulation, above, rotation_about
 from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object, choose
 from momap_ros.simulation.skills.handling import lying_quaternion
-from momap_ros.simulation.skills.pushing import advance, asked_motion, directed, draw_motion, leave, place_xy
+from momap_ros.simulation.skills.pushing import asked_motion, directed, draw_motion, facing, leave, move_level, place_xy
 from momap_ros.simulation.task import Task
 
 _ROLLING = (*kinds_with("rolling"), *kinds_with("tube"))
 _FALLEN_COS = 0.5  # of the angle between an object's axis and the vertical
-_ROLLED_ON_M = 0.03  # beyond where the hand stopped
+_ROLLED_ON_M = 0.03  # after the hand has stopped
 _STILL_M_S, _STILL_RAD_S = 0.02, 0.3
-_CONTACT_SHARE = 0.8  # of the height, at which a thing is pushed over
-_FINGER_M = 0.012  # from the grasp centre to the end of the fingers
+_CONTACT_SHARE, _NECKED_SHARE = 0.8, 0.58  # of the height, at which a thing is pushed over; below a bottle's neck
+_BEYOND_RAD = 0.2  # that it is pushed beyond its balance
+_FINGER_M, _FINGER_HALF_M = 0.012, 0.0085  # from the grasp centre to the end of the fingers, and to their outside
+_SHORTEST_S = 0.6  # in which something that starts slowly has got going
 
 
 def wait_for_rest(simulation: Simulation, body: str, *, longest_s: float = 2.5) -> None:
     """Let time go by until a body has come to rest, but no longer than that."""
-    velocity = np.ones(6)
-    for _ in range(int(longest_s / simulation.model.opt.timestep / 25)):
+    step_s = simulation.model.opt.timestep
+    simulation.wait(int(_SHORTEST_S / step_s))
+    for _ in range(int((longest_s - _SHORTEST_S) / step_s / 25)):
         simulation.wait(25)
         velocity = np.array(simulation.data.body(body).cvel)
         if np.linalg.norm(velocity[3:]) < _STILL_M_S and np.linalg.norm(velocity[:3]) < _STILL_RAD_S:
             break
+
+
+def centre(simulation: Simulation, body: str) -> Float64:
+    """(3,) centre of mass of a body, metres, world; where something rolls, its origin goes round."""
+    return np.array(simulation.data.body(body).xipos)
 
 
 def thin_axis(yaw_rad: float, kind: str, rng: np.random.Generator) -> Float64:
@@ -53,17 +61,20 @@ def _retarget_topple(scene: Scene, rng: np.random.Generator) -> Task | None:
 
 
 def _topple(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
-    """A slow push near the top, on until the object must fall."""
+    """The hand takes the upper part along on the arc about the foot's far edge, on until the object must fall."""
     item, (direction, _) = acted_object(scene), asked_motion(scene)
-    start = hand.position(item.name)
-    contact_m = _CONTACT_SHARE * item.top_m
+    start, half = hand.position(item.name), item.half_width_m
+    contact_m = (_NECKED_SHARE if item.grip_half_m < half else _CONTACT_SHARE) * item.height_m
     upright = hand.rotation(item.name)[2, 2]
-    balance = np.arctan2(2 * item.half_width_m, item.height_m)  # the angle at which it stands on its edge
-    quaternion = quaternion_down(float(np.arctan2(direction[1], direction[0])))
-    front = above(start - direction * item.half_width_m, contact_m)
-    hand.move_to(above(front - direction * 0.05, hand.lift_m * 0.6), quaternion, hand.speed, 0.0)
-    hand.move_to(front - direction * 0.05, quaternion, hand.speed * 0.7)
-    hand.move_to(front + direction * (0.01 + 1.5 * contact_m * np.sin(balance)), quaternion, hand.speed * 0.6)
+    balance = np.arctan2(2 * half, item.height_m)  # the angle at which it stands on its edge
+    front = above(start - direction * half, contact_m)
+    hand.move_to(above(front - direction * 0.05, hand.lift_m * 0.6), facing(direction), hand.speed, 0.0)
+    hand.move_to(front - direction * 0.05, facing(direction), hand.speed * 0.7)
+    move_level(hand, front - direction * _FINGER_HALF_M, hand.speed * 0.6)
+    edge, position, orientation = above(start, 0.0) + direction * half, hand.mocap_position, hand.orientation
+    for share in hand.shares(3.0 * contact_m / hand.speed):
+        turned = rotation_about(np.cross([0, 0, 1], direction), (balance + _BEYOND_RAD) * share)
+        hand.hold(position + turned @ (front - edge) - (front - edge), orientation)
     leave(hand, -direction * 0.03)
     wait_for_rest(hand, item.name)
     return bool(upright > 0.98 and hand.rotation(item.name)[2, 2] < _FALLEN_COS and hand.position(item.name)[2] > -0.01)
@@ -103,14 +114,15 @@ def _roll(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     middle = start + hand.rotation(item.name)[:, 2] * item.top_m / 2 if tube else above(start, item.half_width_m)
     middle[2] = max(item.half_width_m, _FINGER_M + 0.002)
     behind = middle - direction * (item.half_width_m + 0.055)
-    quaternion = quaternion_down(float(np.arctan2(direction[1], direction[0])))
+    quaternion = facing(direction)
     hand.move_to(above(behind, hand.lift_m), quaternion, hand.speed, 0.0)
     hand.move_to(behind, quaternion, hand.speed * 0.7)
-    hand.move_to(middle - direction * (item.half_width_m - 0.02), quaternion, rng.uniform(0.17, 0.24))
-    hand.wait(10)
+    move_level(hand, middle - direction * (item.half_width_m - 0.02), rng.uniform(0.4, 0.55))
+    pushed = float(centre(hand, item.name) @ direction)
     leave(hand, -direction * 0.02)
     wait_for_rest(hand, item.name)
-    return bool(advance(scene, hand, start) > 0.02 + _ROLLED_ON_M and hand.position(item.name)[2] > -0.01)
+    rolled_on = float(centre(hand, item.name) @ direction) - pushed
+    return bool(rolled_on > _ROLLED_ON_M and hand.position(item.name)[2] > -0.01)
 
 
 SKILLS = (
