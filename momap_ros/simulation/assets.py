@@ -23,7 +23,7 @@ from momap_ros.simulation.textures import PALETTE, Materials
 #   steady: rests on anything flat
 #   container, support: things stay in it, on it
 #   small: swept along with others
-#   flat: low and wide, so that it slides under a finger
+#   flat: a finger can press on it and slide it
 #   tall: stands on a small foot and can be pushed over
 #   lies: rests on its side too, where it is half_width_m high
 #   pours: is taken around its body, and tilted
@@ -31,7 +31,7 @@ from momap_ros.simulation.textures import PALETTE, Materials
 #   rolling: rolls as it stands; tube: rolls when it lies on its side
 _TRAITS: Mapping[str, str] = MappingProxyType(
     {
-        "block": "graspable compact steady stackable small",
+        "block": "graspable compact steady stackable small flat",
         "can": "graspable compact steady any_side stackable tall lies tube pours",
         "ball": "graspable compact any_side rolling small",
         "eggplant": "graspable compact",
@@ -58,8 +58,8 @@ _TRAITS: Mapping[str, str] = MappingProxyType(
         "tomato": "graspable compact any_side small",
         "potato": "graspable compact small",
         "corn": "graspable compact",
-        "bread": "graspable compact steady",
-        "cheese": "graspable compact steady small",
+        "bread": "graspable compact steady flat",
+        "cheese": "graspable compact steady small flat",
         "soap": "graspable compact steady wipes flat small",
         "fork": "graspable compact",
         "knife": "graspable compact",

@@ -27,7 +27,7 @@ _STILL = {"friction": [1.0, 0.02, 0.003], "condim": 6}  # hardly rolls
 _ROLLING = {"friction": [1.0, 0.02, 0.0018], "condim": 6}
 _LATHE_SEGMENTS = 24
 _WALL_BOXES = 8
-_COLLISION_ONLY = 3  # geom group that is never rendered
+COLLISION_GROUP = 3  # geom group that is never rendered
 
 
 class Size(NamedTuple):
@@ -128,7 +128,7 @@ class Part:
 
 
 LOOKS_ONLY: dict[str, object] = {**_NOTHING, "group": 1, "mass": 0.0}  # options of a geom that nothing touches
-COLLISION_ONLY: dict[str, object] = {"group": _COLLISION_ONLY}  # options of a geom that nobody sees
+COLLISION_ONLY: dict[str, object] = {"group": COLLISION_GROUP}  # options of a geom that nobody sees
 
 
 def yaw_quaternion(yaw_rad: float) -> list[float]:

@@ -49,7 +49,7 @@ class Scene:
         arm: the arm's measures; None where there is none.
         objects: every loose object.
         fixtures: everything that is fixed to the table.
-        covered: names of the objects on which another one lies.
+        hindered: names of the objects that cannot be taken as usual: another one lies on them, or they lie on a side.
         factors: what the scene was drawn from, by name.
     """
 
@@ -58,7 +58,7 @@ class Scene:
     arm: ArmInfo | None
     objects: tuple[ObjectInfo, ...]
     fixtures: tuple[FixtureInfo, ...] = ()
-    covered: frozenset[str] = frozenset()
+    hindered: frozenset[str] = frozenset()
     factors: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -87,9 +87,9 @@ class Scene:
         return self.task.fixture
 
     @property
-    def bare_objects(self) -> tuple[ObjectInfo, ...]:
-        """The objects on which nothing lies, which can be moved alone."""
-        return tuple(item for item in self.objects if item.name not in self.covered)
+    def free_objects(self) -> tuple[ObjectInfo, ...]:
+        """The objects that stand or lie as usual with nothing on them, so that any skill can act on them."""
+        return tuple(item for item in self.objects if item.name not in self.hindered)
 
     def start_xy(self, item: ObjectInfo) -> Float64:
         """(2,) where an object was put, metres, world."""
@@ -123,7 +123,7 @@ class SceneBuilder:
         objects: so far.
         fixtures: so far.
         occupied: centre and radius of every place taken.
-        covered: names of the objects on which another one lies.
+        hindered: names of the objects that cannot be taken as usual: another one lies on them, or they lie on a side.
     """
 
     spec: mujoco.MjSpec
@@ -134,7 +134,7 @@ class SceneBuilder:
     objects: list[ObjectInfo] = field(default_factory=list)
     fixtures: list[FixtureInfo] = field(default_factory=list)
     occupied: list[tuple[Float64, float]] = field(default_factory=list)
-    covered: set[str] = field(default_factory=set)
+    hindered: set[str] = field(default_factory=set)
 
     def free_place(self, radius: float) -> Float64:
         """A free (x, y) within reach, which is occupied from now on.
@@ -206,7 +206,7 @@ class SceneBuilder:
         """Add an object of this kind on another one, or in it."""
         rests_m = 0.008 if has_trait(below.kind, "support") and not has_trait(below.kind, "stackable") else 0.0
         xy = self.spec.body(below.name).pos[:2]
-        self.covered.add(below.name)
+        self.hindered.add(below.name)
         return self.add(kind, xy=xy.copy(), z_m=rests_m or below.height_m + 0.002)
 
     def add_fixture(
@@ -278,5 +278,5 @@ def build_scene(
         for part in fixture.parts:
             spec.add_exclude(bodyname1=fixture.body, bodyname2=part)
     factors |= {"arm": arm.style if arm else "none"}
-    parts = tuple(builder.objects), tuple(builder.fixtures), frozenset(builder.covered)
+    parts = tuple(builder.objects), tuple(builder.fixtures), frozenset(builder.hindered)
     return Scene(spec.compile(), task, arm, *parts, factors=factors)

@@ -15,14 +15,14 @@ from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object
 from momap_ros.simulation.skills.handling import lying_quaternion
-from momap_ros.simulation.skills.tipping import centre, thin_axis, wait_for_rest
+from momap_ros.simulation.skills.tipping import balance_rad, centre, thin_axis, wait_for_rest
 from momap_ros.simulation.task import Task
 
 _HOLD = "hold"  # the weld that keeps the object where it is until it is let go
 _ROLLING = (*kinds_with("rolling"), *kinds_with("tube"))
 _FALLING = tuple(dict.fromkeys((*kinds_with("tall"), *kinds_with("steady"))))
 _SUPPORT = "stand"
-_RAMP_HALF_M = (0.075, 0.05)  # length and width of a ramp's board
+_RAMP_HALF_M = (0.075, 0.05)  # length and width of a ramp
 _MOVED_M, _DROPPED_M, _FALLEN_COS = 0.06, 0.02, 0.6
 _ABOVE_TABLE_M = -0.02
 _PAUSE_S = (0.2, 0.8)  # before it is let go
@@ -83,8 +83,9 @@ def _furnish_roll_down(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("roll_down", _ROLLING), xy=np.array([0.3, 0.0]))
     rng, (length, width) = builder.rng, _RAMP_HALF_M
     yaw, tilt = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.32)
-    centre_m = length * np.sin(tilt) - 0.004 * np.cos(tilt) + 0.001  # its lower edge is on the table
-    xy = _add_stand(builder, yaw, half=np.array([length, width, 0.004]), height_m=centre_m, tilt_rad=tilt)
+    half = np.array([length, width, length * np.sin(tilt)])  # a wedge: the lower half is in the table
+    centre_m = half[2] * (1 - np.cos(tilt)) + 0.001
+    xy = _add_stand(builder, yaw, half=half, height_m=centre_m, tilt_rad=tilt)
     builder.fixtures.append(FixtureInfo("ramp", _SUPPORT, "", "", 0.0, xy))
     _hold(builder, item)
     return Task("roll_down", item.name, item, fixture=builder.fixtures[-1], amount=tilt)
@@ -99,7 +100,9 @@ def _start_roll_down(scene: Scene, simulation: Simulation, rng: np.random.Genera
     turned = rotation(model.body(_SUPPORT).quat) @ rotation(model.geom_quat[board])
     radius, length = item.half_width_m, _RAMP_HALF_M[0]
     upwards = -rng.uniform(0.45, 0.75) * (length - radius)
-    centre = np.array([*fixture.xy, 0.0]) + model.geom_pos[board] + turned @ [upwards, 0.0, 0.0045 + radius]
+    centre = np.array([*fixture.xy, 0.0]) + model.geom_pos[board] + turned @ [
+        upwards, 0.0, model.geom_size[board][2] + 0.0005 + radius
+    ]
     if has_trait(item.kind, "tube"):
         axis = turned[:2, 1] / np.linalg.norm(turned[:2, 1])
         _hold_at(simulation, item, centre - np.array([*axis, 0]) * item.top_m / 2, lying_quaternion(axis))
@@ -133,7 +136,7 @@ def _start_fall(scene: Scene, simulation: Simulation, rng: np.random.Generator) 
     heading, half = np.array(yaw_quaternion(yaw)), item.half_width_m
     if scene.fixture is None:
         direction = np.array([*thin_axis(yaw, item.kind, rng), 0.0])
-        lean = np.arctan2(2 * half, item.height_m) + rng.uniform(0.05, 0.15)
+        lean = balance_rad(simulation, item) + rng.uniform(0.05, 0.15)
         axis = np.cross([0, 0, 1], direction)
         turned = rotation_about(axis, lean) @ rotation(heading)
         edge = np.array([*scene.start_xy(item), 0.0]) + direction * half

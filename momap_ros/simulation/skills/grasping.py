@@ -83,7 +83,7 @@ def _furnish_lift(builder: SceneBuilder) -> Task:
 
 
 def _retarget_lift(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     return Task("lift", item.name, item) if item else None
 
 
@@ -99,7 +99,7 @@ def _furnish_pick_place(builder: SceneBuilder) -> Task:
 
 
 def _retarget_pick_place(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     goal_xy = scene.free_xy(rng, 0.05)
     return Task("pick_place", item.name, item, goal_xy=goal_xy) if item and goal_xy is not None else None
 
@@ -120,8 +120,8 @@ def _furnish_onto(builder: SceneBuilder, *, skill: str, acted: str, target: str)
 
 
 def _retarget_onto(scene: Scene, rng: np.random.Generator, *, skill: str, acted: str, target: str) -> Task | None:
-    item = choose(scene.bare_objects, acted, rng)
-    below = choose((other for other in scene.bare_objects if other is not item), target, rng)
+    item = choose(scene.free_objects, acted, rng)
+    below = choose((other for other in scene.free_objects if other is not item), target, rng)
     return Task(skill, item.name, item, target=below) if item and below else None
 
 

@@ -47,7 +47,7 @@ def _furnish_alone(builder: SceneBuilder, skill: str, kinds: tuple[str, ...]) ->
 
 
 def _retarget_alone(scene: Scene, rng: np.random.Generator, skill: str, kinds: tuple[str, ...]) -> Task | None:
-    fitting = [item for item in scene.bare_objects if item.kind in kinds]
+    fitting = [item for item in scene.free_objects if item.kind in kinds]
     item = fitting[rng.integers(len(fitting))] if fitting else None
     return Task(skill, item.name, item) if item else None
 
@@ -64,8 +64,8 @@ def _retarget_unstack(scene: Scene, rng: np.random.Generator) -> Task | None:
     pairs = [
         (item, below)
         for below in scene.objects
-        for item in scene.bare_objects
-        if below.name in scene.covered and below.kind in _BASES and has_trait(item.kind, "steady")
+        for item in scene.free_objects
+        if below.name in scene.hindered and below.kind in _BASES and has_trait(item.kind, "steady")
         if np.linalg.norm(scene.start_xy(item) - scene.start_xy(below)) < 1e-6
     ]
     goal_xy = scene.free_xy(rng, 0.05)
@@ -147,6 +147,7 @@ def _wipe(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
 
 def _furnish_upright(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("upright", kinds_with("lies")), radius=0.075)
+    builder.hindered.add(item.name)
     return Task("upright", item.name, item)
 
 
@@ -188,7 +189,7 @@ def _furnish_pour(builder: SceneBuilder) -> Task:
 
 
 def _retarget_pour(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "pours", rng)
+    item = choose(scene.free_objects, "pours", rng)
     below = choose(scene.objects, "container", rng)
     return Task("pour", item.name, item, target=below) if item and below else None
 

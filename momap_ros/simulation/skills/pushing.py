@@ -129,7 +129,7 @@ def _furnish_push(builder: SceneBuilder) -> Task:
 
 
 def _retarget_push(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     if item is None:
         return None
     return Task("push", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item)))
@@ -149,7 +149,7 @@ def _furnish_pull(builder: SceneBuilder) -> Task:
 
 
 def _retarget_pull(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     if item is None:
         return None
     return Task("pull", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item), bearing=(-0.7, 0.7)))
@@ -175,7 +175,7 @@ def _furnish_slide(builder: SceneBuilder) -> Task:
 
 
 def _retarget_slide(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "flat", rng)
+    item = choose(scene.free_objects, "flat", rng)
     if item is None:
         return None
     return Task("slide", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item)))

@@ -25,7 +25,7 @@ def _retarget(_scene: Scene, _rng: np.random.Generator) -> Task | None:
 def _unfold(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> bool:
     simulation.rest(rng.uniform(1.0, 4.0))
     speeds = [np.linalg.norm(simulation.data.body(item.name).cvel[3:]) for item in scene.objects]
-    return bool(max(speeds) < _STILL_M_S)
+    return bool(max(speeds, default=0.0) < _STILL_M_S)
 
 
 SKILLS = (

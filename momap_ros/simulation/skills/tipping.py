@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from momap_ros.geometry import Float64
-from momap_ros.simulation.assets import has_trait, kinds_with
+from momap_ros.simulation.assets import ObjectInfo, has_trait, kinds_with
 from momap_ros.simulation.hand import ScriptedHand, Simulation, above, rotation_about
 from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
@@ -40,6 +40,11 @@ def centre(simulation: Simulation, body: str) -> Float64:
     return np.array(simulation.data.body(body).xipos)
 
 
+def balance_rad(simulation: Simulation, item: ObjectInfo) -> float:
+    """The angle by which a standing object leans when its centre of mass is above the edge of its foot."""
+    return float(np.arctan2(item.half_width_m, simulation.model.body(item.name).ipos[2]))
+
+
 def thin_axis(yaw_rad: float, kind: str, rng: np.random.Generator) -> Float64:
     """(2,) unit direction in which a standing object falls most easily: through its wide faces where it has some."""
     angle = yaw_rad + rng.choice([-1, 1]) * np.pi / 2 if kind in {"box", "carton"} else rng.uniform(-np.pi, np.pi)
@@ -53,7 +58,7 @@ def _furnish_topple(builder: SceneBuilder) -> Task:
 
 
 def _retarget_topple(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "tall", rng)
+    item = choose(scene.free_objects, "tall", rng)
     if item is None:
         return None
     w, _, _, z = scene.model.body(item.name).quat
@@ -66,7 +71,7 @@ def _topple(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool
     start, half = hand.position(item.name), item.half_width_m
     contact_m = (_NECKED_SHARE if item.grip_half_m < half else _CONTACT_SHARE) * item.height_m
     upright = hand.rotation(item.name)[2, 2]
-    balance = np.arctan2(2 * half, item.height_m)  # the angle at which it stands on its edge
+    balance = balance_rad(hand, item)
     front = above(start - direction * half, contact_m)
     hand.move_to(above(front - direction * 0.05, hand.lift_m * 0.6), facing(direction), hand.speed, 0.0)
     hand.move_to(front - direction * 0.05, facing(direction), hand.speed * 0.7)
@@ -82,11 +87,13 @@ def _topple(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool
 
 def _furnish_roll(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("roll", _ROLLING), radius=0.07)
+    if has_trait(item.kind, "tube"):
+        builder.hindered.add(item.name)
     return Task("roll", item.name, item, motion_xy=draw_motion(builder.rng, place_xy(builder, item)))
 
 
 def _retarget_roll(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.bare_objects, "rolling", rng)
+    item = choose(scene.free_objects, "rolling", rng)
     if item is None:
         return None
     return Task("roll", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item)))
