@@ -48,8 +48,8 @@ class ArmInfo:
 
     Attributes:
         tip_m: from the hand's origin to the grasp centre, along the hand's x.
-        style: one of STYLES or HELD_OUT_STYLES; "offset" has its upper arm beside the joints, as industrial arms do; "hand"
-            is a gripper without an arm, "glove" a thumb and four fingers.
+        style: one of STYLES or HELD_OUT_STYLES; "offset" has its upper arm beside the joints, as industrial arms do;
+            "hand" is a gripper without an arm, "glove" a thumb and four fingers.
         home: joint positions from which the arm starts, radians.
     """
 

@@ -33,7 +33,7 @@ _TRAITS: Mapping[str, str] = MappingProxyType(
     {
         "block": "graspable compact steady stackable small flat",
         "can": "graspable compact steady any_side stackable tall lies tube pours",
-        "ball": "graspable compact any_side rolling small",
+        "ball": "graspable compact any_side rolling",
         "eggplant": "graspable compact",
         "carrot": "graspable compact",
         "banana": "graspable compact",

@@ -27,9 +27,7 @@ def _pepper(part: Part) -> Size:
     length, radius = long_size(part)
     part.ellipsoid([length * 0.6, radius * 1.3, radius * 1.1], (0.0, 0.0, radius * 1.1))
     stem = part.plain("green")
-    part.rod(
-        (-length * 0.6, 0.0, radius), (-length * 0.75, 0.0, radius * 1.3), 0.003, material=stem, **LOOKS_ONLY
-    )
+    part.rod((-length * 0.6, 0.0, radius), (-length * 0.75, 0.0, radius * 1.3), 0.003, material=stem, **LOOKS_ONLY)
     return Size(radius * 1.3, radius * 2.2)
 
 

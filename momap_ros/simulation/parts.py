@@ -9,7 +9,6 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from momap_ros.geometry import Float64
 from momap_ros.simulation.textures import PALETTE, Materials
 
 Geom = mujoco.mjtGeom
@@ -24,7 +23,7 @@ _WALL = {"contype": 0b100, "conaffinity": 0b110}
 _NOTHING = {"contype": 0, "conaffinity": 0}
 _CONTACT = {"friction": [1.0, 0.02, 0.001], "condim": 4, "density": 400.0}
 _STILL = {"friction": [1.0, 0.02, 0.003], "condim": 6}  # hardly rolls
-_ROLLING = {"friction": [1.0, 0.02, 0.0018], "condim": 6}
+_ROLLING = {"friction": [1.0, 0.02, 0.0012], "condim": 6}
 _LATHE_SEGMENTS = 24
 _WALL_BOXES = 8
 COLLISION_GROUP = 3  # geom group that is never rendered
@@ -70,7 +69,7 @@ class Part:
         """A new material of about a colour of PALETTE."""
         return self.materials.plain(PALETTE[color])
 
-    def box(self, half: Sequence[float], center: Point, **options: object) -> None:
+    def box(self, half: Sequence[float] | np.ndarray, center: Point, **options: object) -> None:
         """A box of half sizes, turned by `quat` where given."""
         self._geom(Geom.mjGEOM_BOX, size=half, pos=center, **options)
 

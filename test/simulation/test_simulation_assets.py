@@ -7,7 +7,8 @@ pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
 import mujoco
 
-from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, add_object, lathe_mesh
+from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, add_object
+from momap_ros.simulation.parts import lathe_mesh
 from momap_ros.simulation.textures import PALETTE, Materials, procedural_texture
 
 

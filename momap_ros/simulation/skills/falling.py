@@ -11,11 +11,12 @@ from momap_ros.simulation.assets import ObjectInfo, has_trait, kinds_with
 from momap_ros.simulation.fixtures import FixtureInfo
 from momap_ros.simulation.hand import Simulation, quaternion_of, rotation, rotation_about
 from momap_ros.simulation.parts import yaw_quaternion
-from momap_ros.simulation.scene import Scene, SceneBuilder
+from momap_ros.simulation.scene import WORK_AREA_CENTRE, Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object
 from momap_ros.simulation.skills.handling import lying_quaternion
-from momap_ros.simulation.skills.tipping import balance_rad, centre, thin_axis, wait_for_rest
+from momap_ros.simulation.skills.pushing import centre
+from momap_ros.simulation.skills.tipping import balance_rad, thin_axis, wait_for_rest
 from momap_ros.simulation.task import Task
 
 _HOLD = "hold"  # the weld that keeps the object where it is until it is let go
@@ -54,21 +55,23 @@ def _let_go(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> F
     return before
 
 
-def _add_stand(builder: SceneBuilder, yaw_rad: float, *, half: Float64, height_m: float, tilt_rad: float) -> Float64:
-    """A board or a block of half size (length, width, thickness), fixed; returns its (x, y).
-
-    Args:
-        builder: the scene.
-        yaw_rad: heading of its length.
-        half: metres.
-        height_m: of its centre.
-        tilt_rad: by which it goes down along its length.
-    """
+def _stand_place(builder: SceneBuilder) -> tuple[Float64, float]:
+    """A free (x, y), and the bearing from there to about the middle of the table: things that roll stay on it."""
     xy = builder.free_place(0.13)
-    material = builder.materials.textured() if builder.rng.random() < 0.5 else builder.materials.plain(
-        builder.rng.uniform(0.1, 0.9, 3)
-    )
+    bearing = np.arctan2(*(WORK_AREA_CENTRE - xy)[::-1])
+    return xy, float(bearing + builder.rng.uniform(-0.8, 0.8))
+
+
+def _add_stand(builder: SceneBuilder, place: tuple[Float64, float], half: Float64, tilt_rad: float) -> FixtureInfo:
+    """A box of half sizes (length, width, thickness), fixed at (xy, yaw), whose length goes down by an angle.
+
+    Its upper face ends at the table's surface where it is tilted, and is twice the thickness high where it is not.
+    """
+    rng, materials = builder.rng, builder.materials
+    material = materials.textured() if rng.random() < 0.5 else materials.plain(rng.uniform(0.1, 0.9, 3))
+    xy, yaw_rad = place
     body = builder.spec.worldbody.add_body(name=_SUPPORT, pos=[*xy, 0.0], quat=yaw_quaternion(yaw_rad))
+    height_m = half[0] * np.sin(tilt_rad) - half[2] * np.cos(tilt_rad) + 0.001 if tilt_rad else half[2]
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=half,
@@ -76,19 +79,17 @@ def _add_stand(builder: SceneBuilder, yaw_rad: float, *, half: Float64, height_m
         quat=[np.cos(tilt_rad / 2), 0.0, np.sin(tilt_rad / 2), 0.0],
         material=material,
     )
-    return xy
+    builder.fixtures.append(FixtureInfo("ramp" if tilt_rad else "block", _SUPPORT, "", "", 0.0, xy))
+    return builder.fixtures[-1]
 
 
 def _furnish_roll_down(builder: SceneBuilder) -> Task:
-    item = builder.add(builder.choose_acted("roll_down", _ROLLING), xy=np.array([0.3, 0.0]))
-    rng, (length, width) = builder.rng, _RAMP_HALF_M
-    yaw, tilt = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.32)
-    half = np.array([length, width, length * np.sin(tilt)])  # a wedge: the lower half is in the table
-    centre_m = half[2] * (1 - np.cos(tilt)) + 0.001
-    xy = _add_stand(builder, yaw, half=half, height_m=centre_m, tilt_rad=tilt)
-    builder.fixtures.append(FixtureInfo("ramp", _SUPPORT, "", "", 0.0, xy))
+    place, tilt = _stand_place(builder), float(builder.rng.uniform(0.2, 0.3))
+    half = np.array([*_RAMP_HALF_M, _RAMP_HALF_M[0] * np.sin(tilt)])  # thick enough to be a wedge, not a board
+    ramp = _add_stand(builder, place, half, tilt)
+    item = builder.add(builder.choose_acted("roll_down", _ROLLING), xy=place[0])
     _hold(builder, item)
-    return Task("roll_down", item.name, item, fixture=builder.fixtures[-1], amount=tilt)
+    return Task("roll_down", item.name, item, fixture=ramp, amount=tilt)
 
 
 def _start_roll_down(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> None:
@@ -100,9 +101,11 @@ def _start_roll_down(scene: Scene, simulation: Simulation, rng: np.random.Genera
     turned = rotation(model.body(_SUPPORT).quat) @ rotation(model.geom_quat[board])
     radius, length = item.half_width_m, _RAMP_HALF_M[0]
     upwards = -rng.uniform(0.45, 0.75) * (length - radius)
-    centre = np.array([*fixture.xy, 0.0]) + model.geom_pos[board] + turned @ [
-        upwards, 0.0, model.geom_size[board][2] + 0.0005 + radius
-    ]
+    centre = (
+        np.array([*fixture.xy, 0.0])
+        + model.geom_pos[board]
+        + turned @ [upwards, 0.0, model.geom_size[board][2] + 0.0005 + radius]
+    )
     if has_trait(item.kind, "tube"):
         axis = turned[:2, 1] / np.linalg.norm(turned[:2, 1])
         _hold_at(simulation, item, centre - np.array([*axis, 0]) * item.top_m / 2, lying_quaternion(axis))
@@ -119,16 +122,14 @@ def _roll_down(scene: Scene, simulation: Simulation, rng: np.random.Generator) -
 def _furnish_fall(builder: SceneBuilder) -> Task:
     """Leaning too far, or over the edge of a block."""
     rng, kind = builder.rng, builder.choose_acted("fall", _FALLING)
-    leaning = has_trait(kind, "tall") and rng.random() < 0.6
-    item = builder.add(kind, radius=0.09, xy=None if leaning else np.array([0.3, 0.0]))
-    if not leaning:
-        height, half = rng.uniform(0.02, 0.035), rng.uniform(0.04, 0.055, 2)
-        xy = _add_stand(
-            builder, rng.uniform(-np.pi, np.pi), half=np.array([*half, height]), height_m=height, tilt_rad=0.0
-        )
-        builder.fixtures.append(FixtureInfo("block", _SUPPORT, "", "", 0.0, xy))
+    if has_trait(kind, "tall") and rng.random() < 0.6:
+        item, block = builder.add(kind, radius=0.09), None
+    else:
+        place = _stand_place(builder)
+        block = _add_stand(builder, place, rng.uniform([0.04, 0.04, 0.02], [0.055, 0.055, 0.035]), 0.0)
+        item = builder.add(kind, xy=place[0])
     _hold(builder, item)
-    return Task("fall", item.name, item, fixture=None if leaning else builder.fixtures[-1])
+    return Task("fall", item.name, item, fixture=block)
 
 
 def _start_fall(scene: Scene, simulation: Simulation, rng: np.random.Generator) -> None:

@@ -109,7 +109,7 @@ def _pick_place(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> b
     item, goal = acted_object(scene), np.array([*scene.task.goal_xy, 0.0])
     grip = take(hand, item, rng)
     raised = hand.position(item.name)[2]
-    put_down(hand, goal + [*rng.normal(0, 0.004, 2), 0.002], grip)
+    put_down(hand, goal + np.array([*rng.normal(0, 0.004, 2), 0.002]), grip)
     return bool(np.linalg.norm((hand.position(item.name) - goal)[:2]) < _ON_TARGET_M and raised > _LIFTED_M)
 
 
@@ -133,7 +133,7 @@ def _put_onto(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> boo
     raised = hand.position(item.name)[2]
     goal = hand.position(target.name)
     clearance_m = target.height_m + 0.003 if has_trait(target.kind, "stackable") else 0.012
-    put_down(hand, goal + [*rng.normal(0, 0.004, 2), clearance_m], grip)
+    put_down(hand, goal + np.array([*rng.normal(0, 0.004, 2), clearance_m]), grip)
     error_m = np.linalg.norm((hand.position(item.name) - goal)[:2])
     return bool(error_m < (_IN_TARGET_M if scene.skill == "put_in" else _ON_TARGET_M) and raised > _LIFTED_M)
 

@@ -160,7 +160,7 @@ def _start_upright(scene: Scene, simulation: Simulation, rng: np.random.Generato
     simulation.place(item.name, middle, lying_quaternion(top))
 
 
-def _upright(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
+def _upright(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
     """Take it across, raise it, tip the hand forwards until it stands, and set it down."""
     item = acted_object(scene)
     top, grip_m = hand.rotation(item.name)[:, 2], side_grip_m(item)

@@ -7,7 +7,7 @@ import numpy as np
 from momap_ros.geometry import Float64
 from momap_ros.simulation.arm import BASE_XY
 from momap_ros.simulation.assets import ObjectInfo, kinds_with
-from momap_ros.simulation.hand import ScriptedHand, above, quaternion_down, quaternion_forward, rotation
+from momap_ros.simulation.hand import ScriptedHand, Simulation, above, quaternion_down, quaternion_forward, rotation
 from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object, choose, grasp
@@ -79,9 +79,14 @@ def directed(*verbs: str) -> dict[str, tuple[str, ...]]:
     }
 
 
+def centre(simulation: Simulation, body: str) -> Float64:
+    """(3,) centre of mass of a body, metres, world; where something rolls, its origin goes round."""
+    return np.array(simulation.data.body(body).xipos)
+
+
 def advance(scene: Scene, hand: ScriptedHand, start: Float64) -> float:
-    """How far the acted object has got from `start` in the direction asked for, metres."""
-    return float((hand.position(scene.acted) - start) @ asked_motion(scene)[0])
+    """How far the acted object's centre has got from `start` in the direction asked for, metres."""
+    return float((centre(hand, scene.acted) - start) @ asked_motion(scene)[0])
 
 
 def move_level(hand: ScriptedHand, point: Float64, speed: float) -> None:
@@ -137,7 +142,7 @@ def _retarget_push(scene: Scene, rng: np.random.Generator) -> Task | None:
 
 def _push(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
     item, way = acted_object(scene), asked_motion(scene)
-    start = hand.position(item.name)
+    start = centre(hand, item.name)
     _stroke(hand, item, way, facing(way[0]))
     return advance(scene, hand, start) > _MOVED_M
 
@@ -158,10 +163,10 @@ def _retarget_pull(scene: Scene, rng: np.random.Generator) -> Task | None:
 def _pull(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     """Towards the arm, with the fingers behind the object, or holding it."""
     item, (direction, length) = acted_object(scene), asked_motion(scene)
-    start = hand.position(item.name)
+    start, place = centre(hand, item.name), hand.position(item.name)
     if item.top_m > _LOW_M or item.kind == "pan" or rng.random() < _DRAGGED_SHARE:
         grip = grasp(hand, item, rng)
-        hand.move_to(start + grip.offset + direction * length + [0, 0, 0.001], grip.quaternion, hand.speed * 0.5)
+        hand.move_to(place + grip.offset + direction * length + [0, 0, 0.001], grip.quaternion, hand.speed * 0.5)
         hand.open()
         leave(hand, np.zeros(3))
     else:
@@ -184,8 +189,8 @@ def _retarget_slide(scene: Scene, rng: np.random.Generator) -> Task | None:
 def _slide(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     """Fingertips press on the object and take it along."""
     item, (direction, length) = acted_object(scene), asked_motion(scene)
-    start, quaternion = hand.position(item.name), quaternion_down(rng.uniform(-0.7, 0.7))
-    top = start + [0, 0, item.height_m + _FINGER_M]
+    start, quaternion = centre(hand, item.name), quaternion_down(rng.uniform(-0.7, 0.7))
+    top = above(hand.position(item.name), item.height_m + _FINGER_M)
     hand.move_to(above(top, hand.lift_m * 0.6), quaternion, hand.speed, 0.0)
     hand.move_to(top, quaternion, hand.speed * 0.6)
     hand.attach(item.name)
@@ -213,7 +218,7 @@ def _furnish_sweep(builder: SceneBuilder) -> Task:
 def _sweep(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     """The side of the hand, held low and flat, takes along what lies before it."""
     item, (direction, length) = acted_object(scene), asked_motion(scene)
-    before = {other.name: hand.position(other.name) for other in scene.objects}
+    before = {other.name: centre(hand, other.name) for other in scene.objects}
     start = before[item.name]
     outwards = np.array([*(start[:2] - BASE_XY), 0.0])
     outwards /= np.linalg.norm(outwards)
@@ -223,7 +228,7 @@ def _sweep(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     hand.move_to(tip - direction * 0.07, quaternion, hand.speed * 0.7)
     move_level(hand, tip + direction * length, hand.speed * 0.6)
     leave(hand, -direction * 0.03)
-    moved = [float((hand.position(name) - place) @ direction) for name, place in before.items() if name != item.name]
+    moved = [float((centre(hand, name) - place) @ direction) for name, place in before.items() if name != item.name]
     return advance(scene, hand, start) > 0.5 * length and max(moved) > _MOVED_M
 
 

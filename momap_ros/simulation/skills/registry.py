@@ -11,9 +11,8 @@ from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills import cabinets, falling, grasping, handling, pushing, stillness, tipping
 from momap_ros.simulation.splits import Split
 
-SKILLS: Mapping[str, Skill] = MappingProxyType(
-    {skill.name: skill for module in (grasping, pushing, handling, tipping, cabinets, falling, stillness) for skill in module.SKILLS}
-)
+_MODULES = (grasping, pushing, handling, tipping, cabinets, falling, stillness)
+SKILLS: Mapping[str, Skill] = MappingProxyType({skill.name: skill for module in _MODULES for skill in module.SKILLS})
 STATIC_SHARE = 0.10  # of the episodes of every split that has such episodes
 
 

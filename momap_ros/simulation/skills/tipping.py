@@ -11,12 +11,21 @@ from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import acted_object, choose
 from momap_ros.simulation.skills.handling import lying_quaternion
-from momap_ros.simulation.skills.pushing import asked_motion, directed, draw_motion, facing, leave, move_level, place_xy
+from momap_ros.simulation.skills.pushing import (
+    asked_motion,
+    centre,
+    directed,
+    draw_motion,
+    facing,
+    leave,
+    move_level,
+    place_xy,
+)
 from momap_ros.simulation.task import Task
 
 _ROLLING = (*kinds_with("rolling"), *kinds_with("tube"))
 _FALLEN_COS = 0.5  # of the angle between an object's axis and the vertical
-_ROLLED_ON_M = 0.03  # after the hand has stopped
+_ROLLED_ON_M = 0.025  # after the hand has stopped
 _STILL_M_S, _STILL_RAD_S = 0.02, 0.3
 _CONTACT_SHARE, _NECKED_SHARE = 0.8, 0.58  # of the height, at which a thing is pushed over; below a bottle's neck
 _BEYOND_RAD = 0.2  # that it is pushed beyond its balance
@@ -33,11 +42,6 @@ def wait_for_rest(simulation: Simulation, body: str, *, longest_s: float = 2.5) 
         velocity = np.array(simulation.data.body(body).cvel)
         if np.linalg.norm(velocity[3:]) < _STILL_M_S and np.linalg.norm(velocity[:3]) < _STILL_RAD_S:
             break
-
-
-def centre(simulation: Simulation, body: str) -> Float64:
-    """(3,) centre of mass of a body, metres, world; where something rolls, its origin goes round."""
-    return np.array(simulation.data.body(body).xipos)
 
 
 def balance_rad(simulation: Simulation, item: ObjectInfo) -> float:
@@ -124,7 +128,7 @@ def _roll(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     quaternion = facing(direction)
     hand.move_to(above(behind, hand.lift_m), quaternion, hand.speed, 0.0)
     hand.move_to(behind, quaternion, hand.speed * 0.7)
-    move_level(hand, middle - direction * (item.half_width_m - 0.02), rng.uniform(0.4, 0.55))
+    move_level(hand, middle - direction * (item.half_width_m - 0.02), rng.uniform(0.5, 0.65))
     pushed = float(centre(hand, item.name) @ direction)
     leave(hand, -direction * 0.02)
     wait_for_rest(hand, item.name)
