@@ -274,7 +274,7 @@ SKILLS = (
             "clean the table with the {a}",
             "scrub the table with the {a}",
             "rub the {a} over the table",
-            "move the {a} back and forth",
+            "scrub to and fro with the {a}",
             "take the {a} and wipe the table",
         ),
         _furnish_wipe,
