@@ -20,6 +20,7 @@ from momap_ros.simulation.scene import Scene
 NUM_STEPS = 50
 MIN_ACTED_SHARE = 0.0025  # of the pixels
 MIN_DEPTH_M = 0.12
+_LARGEST_LINK_M = 0.06  # half the width of anything that a camera could be in
 _MARGIN = 0.03  # of the image, kept free around the acted body's path
 _MAX_DRAWS = 400
 _MAX_RENDERED = 12
@@ -137,7 +138,7 @@ def find_view(stage: Stage, draw: Callable[[], View]) -> FirstImage | None:
             continue
         depth_m, bodies = stage.renderer.depth_and_bodies(stage.data, view)
         visible = (acted < 0 or (bodies == acted).mean() >= MIN_ACTED_SHARE) and bodies.min() >= 0
-        if visible and depth_m.min() > MIN_DEPTH_M:
+        if visible and depth_m.min() > MIN_DEPTH_M and _is_in_the_open(stage, view):
             rgb = stage.renderer.bright_rgb(stage.data, view)
             if rgb is not None:
                 return FirstImage(view, rgb, depth_m, bodies.astype(np.uint8))
@@ -145,6 +146,16 @@ def find_view(stage: Stage, draw: Callable[[], View]) -> FirstImage | None:
         if rendered == _MAX_RENDERED:
             break
     return None
+
+
+def _is_in_the_open(stage: Stage, view: View) -> bool:
+    """Whether the camera is outside the arm: a renderer leaves out the surfaces that are seen from inside."""
+    pose, groups, geom = view.world_from_camera, np.array([1, 1, 1, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
+    model, origin = stage.episode.scene.model, np.ascontiguousarray(pose[:3, 3])
+    for axis in np.ascontiguousarray(pose[:3, :3].T):
+        if 0 <= mujoco.mj_ray(model, stage.data, origin, axis, groups, 1, -1, geom, None) < _LARGEST_LINK_M:
+            return False
+    return True
 
 
 def build_sample(stage: Stage, first: FirstImage, rng: np.random.Generator, *, key: str) -> Sample:
