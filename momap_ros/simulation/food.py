@@ -48,9 +48,9 @@ def _banana(part: Part) -> Size:
     bend = length * 1.1
     angles = np.linspace(-0.9, 0.9, 5)
     for start, stop in itertools.pairwise(angles):
-        ends = [(bend * np.sin(angle), bend * np.cos(angle) - bend * 0.85, radius) for angle in (start, stop)]
+        ends = [(bend * np.sin(angle), bend * np.cos(angle) - bend, radius) for angle in (start, stop)]
         part.rod(ends[0], ends[1], radius * 0.85)
-    return Size(radius, 2 * radius)
+    return Size(radius * 0.85, 2 * radius)
 
 
 def _round_fruit(part: Part, radius: float) -> Size:

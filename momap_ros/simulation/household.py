@@ -109,7 +109,7 @@ def _brush(part: Part) -> Size:
 
 def _book(part: Part) -> Size:
     """Between two covers, pages that stand back on three sides."""
-    length, width, half = part.rng.uniform(0.05, 0.065), part.rng.uniform(0.03, 0.035), part.rng.uniform(0.007, 0.012)
+    length, width, half = part.rng.uniform(0.05, 0.065), part.rng.uniform(0.028, 0.033), part.rng.uniform(0.007, 0.012)
     part.box([length, width, half], (0.0, 0.0, half), **COLLISION_ONLY)
     for height in (0.0015, 2 * half - 0.0015):
         part.box([length, width, 0.0015], (0.0, 0.0, height), **LOOKS_ONLY)

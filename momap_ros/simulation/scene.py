@@ -277,6 +277,7 @@ def build_scene(
     for fixture in builder.fixtures:
         for part in fixture.parts:
             spec.add_exclude(bodyname1=fixture.body, bodyname2=part)
-    factors |= {"arm": arm.style if arm else "none"}
+    clutter = "touching" if builder.gap_m < 0 else "apart"
+    factors |= {"arm": arm.style if arm else "none", "clutter": clutter}
     parts = tuple(builder.objects), tuple(builder.fixtures), frozenset(builder.hindered)
     return Scene(spec.compile(), task, arm, *parts, factors=factors)
