@@ -31,6 +31,9 @@ _PLACE_TRIES = 60
 _RADIUS_M, _WIDE_RADIUS_M = 0.05, 0.095  # kept free around an object, metres
 _FIXTURE_RADIUS_M = 0.17
 NO_ARM_SHARE = 0.5  # of the scenes in which nobody acts
+_LONGER = 1.5  # that something small may be than wide
+_TOUCHING_SHARE = 0.6  # of the objects there that are put right beside another one
+_ROUND_KINDS = tuple(dict.fromkeys((*kinds_with("any_side"), *kinds_with("small"))))  # about as long as wide
 _BELOW_KINDS = {*kinds_with("support"), *kinds_with("container"), *kinds_with("stackable")}
 STATIC_FIXTURE_KINDS = frozenset({"plate", "pot", "pan", "tray"})
 
@@ -209,6 +212,26 @@ class SceneBuilder:
         self.hindered.add(below.name)
         return self.add(kind, xy=xy.copy(), z_m=rests_m or below.height_m + 0.002)
 
+    def add_beside(self, kind: str, other: ObjectInfo) -> ObjectInfo:
+        """Add an object of this kind so close to another that they touch, or nearly.
+
+        Raises:
+            NoRoomError: there is no free place beside it.
+        """
+        item = self.add(kind, xy=np.zeros(2))
+        centre = self.spec.body(other.name).pos[:2].copy()
+        distance = _around_m(item) + _around_m(other) + self.rng.uniform(0, 0.003)
+        for angle in self.rng.uniform(-np.pi, np.pi, _PLACE_TRIES):
+            xy = centre + distance * np.array([np.cos(angle), np.sin(angle)])
+            away = [np.linalg.norm(xy - place) - 0.7 * size for place, size in self.occupied if (place != centre).any()]
+            if is_within_reach(xy) and min(away, default=1.0) > _around_m(item):
+                self.spec.body(item.name).pos[:2] = xy
+                self.occupied.append((xy, _around_m(item)))
+                return item
+        self.objects.remove(item)
+        self.spec.delete(self.spec.body(item.name))
+        raise NoRoomError(f"table: expected room beside {other.name}, got none")
+
     def add_fixture(
         self, make: Callable[..., FixtureInfo], *, radius: float = _FIXTURE_RADIUS_M, facing_arm: bool = True
     ) -> FixtureInfo:
@@ -240,12 +263,27 @@ class SceneBuilder:
                 fitting = "small" if has_trait(below.kind, "container") else "steady"
                 self.add_on(self.choose_other(kinds_with(fitting)), below)
             for _ in range(self.rng.integers(0, at_most + 1)):
-                self.add(str(self.rng.choice(kinds)))
+                near = [item for item in self.objects if item.kind in _ROUND_KINDS and item.name not in self.hindered]
+                if self.gap_m < 0 and near and self.rng.random() < _TOUCHING_SHARE:
+                    fitting = self.choose_other(_ROUND_KINDS)
+                    self.add_beside(fitting, near[self.rng.integers(len(near))])
+                else:
+                    self.add(str(self.rng.choice(kinds)))
+
+
+def is_within_reach(xy: Float64) -> bool:
+    """Whether every skill can work at a place (2,), metres, world."""
+    return bool(REACH_M[0] <= np.linalg.norm(xy - BASE_XY) <= REACH_M[1])
 
 
 def _draw_xy(rng: np.random.Generator) -> Float64 | None:
     xy = rng.uniform([WORK_AREA_X[0], WORK_AREA_Y[0]], [WORK_AREA_X[1], WORK_AREA_Y[1]])
-    return xy if REACH_M[0] <= np.linalg.norm(xy - BASE_XY) <= REACH_M[1] else None
+    return xy if is_within_reach(xy) else None
+
+
+def _around_m(item: ObjectInfo) -> float:
+    """Radius of a circle around an object of _ROUND_KINDS."""
+    return item.half_width_m * (1.0 if has_trait(item.kind, "any_side") else _LONGER)
 
 
 def build_scene(
