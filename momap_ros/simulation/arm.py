@@ -117,8 +117,7 @@ def add_arm(spec: mujoco.MjSpec, materials: Materials, rng: np.random.Generator,
         home: dict[str, float] = {}
     else:
         hand = _add_links(spec, look, rng)
-        shoulder, elbow, wrist = rng.uniform([-0.5, 0.7, 0.8], [-0.1, 1.2, 1.2])
-        home = {"upper_arm_joint": shoulder, "forearm_joint": elbow, "wrist_joint": wrist}
+        home = {"upper_arm_joint": -0.3, "forearm_joint": 0.9, "wrist_joint": 1.0}
     tip_m = _add_fingers(spec, hand, materials, rng, hidden=style == "glove")
     if style == "glove":
         _add_glove(hand, look, tip_m)
