@@ -135,6 +135,7 @@ def test_gravity_alone_moves_what_was_at_rest(skill: str, perform_skill: Play) -
         assert path[-1, 2] < path[0, 2]
         assert np.linalg.norm(path[-1] - path[0]) > 0.02
         assert not episode.rollout.contacts
+        assert scene.acted_object not in scene.free_objects
 
 
 @pytest.mark.parametrize("skill", [skill.name for skill in SKILLS.values() if skill.retarget and skill.kinds])
@@ -157,3 +158,22 @@ def test_upright_things_lie_at_first(perform_skill: Play) -> None:
     assert item is not None
     assert has_trait(item.kind, "lies")
     assert item not in episode.scene.free_objects
+
+
+def test_objects_touch_in_cluttered_scenes_and_stay_where_they_are(perform_skill: Play) -> None:
+    touching = 0
+    for seed in range(40, 100):
+        episode, _ = perform_skill("wait", seed)
+        scene = episode.scene
+        if scene.factors["clutter"] == "apart":
+            continue
+        data = mujoco.MjData(scene.model)
+        episode.restore(data, 0)
+        mujoco.mj_forward(scene.model, data)
+        names = [item.name for item in scene.objects]
+        for name in names:
+            assert np.linalg.norm(data.body(name).xpos[:2] - scene.model.body(name).pos[:2]) < 0.04
+        bodies = [scene.model.body(name).id for name in names]
+        pairs = scene.model.geom_bodyid[data.contact.geom]
+        touching += int((np.isin(pairs, bodies).all(axis=1) & (pairs[:, 0] != pairs[:, 1])).sum())
+    assert touching >= 2, touching

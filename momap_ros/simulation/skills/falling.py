@@ -31,6 +31,7 @@ _PAUSE_S = (0.2, 0.8)  # before it is let go
 
 def _hold(builder: SceneBuilder, item: ObjectInfo) -> None:
     add_weld(builder.spec, _HOLD, "world", item.name)
+    builder.hindered.add(item.name)
 
 
 def _hold_at(simulation: Simulation, item: ObjectInfo, position: Float64, quaternion: Float64) -> None:
