@@ -9,7 +9,8 @@ import transforms3d.axangles
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.geometry import Float64, invert_se3, se3_from_parts, transform_points
 from momap_ros.momap import PointTrajectories
-from momap_ros.object_motion import ObjectMotion, estimate_object_motions, fit_rigid_tracks
+from momap_ros.object_motion import ObjectMotion, estimate_object_motions
+from momap_ros.rigid_tracks import fit_rigid_tracks
 from momap_ros.shapes import ShapeError
 
 STEPS = 21

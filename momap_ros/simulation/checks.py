@@ -79,6 +79,17 @@ def cast_rays(
     return RayCheck(np.where(hits >= 0, hits, np.inf) - lengths)
 
 
+def clearance_m(model: mujoco.MjModel, data: mujoco.MjData, pose: Float64) -> float:
+    """Distance from a pose's (4, 4) origin to the nearest surface along its six half axes, metres; inf without one.
+
+    A camera within a solid is as near to the surfaces around it, which a renderer does not draw from inside.
+    """
+    origin, geom = np.ascontiguousarray(pose[:3, 3]), np.zeros(1, np.int32)
+    axes = np.concatenate([pose[:3, :3].T, -pose[:3, :3].T])
+    hits = [mujoco.mj_ray(model, data, origin, axis, _RENDERED_GROUPS, 1, -1, geom, None) for axis in axes]
+    return min((hit for hit in hits if hit >= 0), default=float("inf"))
+
+
 def ray_check(
     episode: Episode,
     sample: Sample,

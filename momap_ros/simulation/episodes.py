@@ -116,10 +116,10 @@ def simulate_futures(split: str, index: int) -> list[Episode]:
     if scene is None:
         return []
     rng = _rng(split, index, _FUTURE_STREAM)
-    others = [skill for skill in SKILLS.values() if skill.retarget is not None and asked.allows_skill(skill.name)]
+    others = [skill for skill in SKILLS.values() if asked.allows_skill(skill.name) and _could_happen(skill, scene)]
     found: list[Episode] = []
     for attempt in range(_TRIES_PER_FUTURE * asked.num_futures):
-        task = _another_task(scene, others, rng) if attempt else scene.task
+        task = _another_task(asked, scene, others, rng) if attempt else scene.task
         if task is None:
             continue
         variant = scene.with_task(task)
@@ -196,11 +196,23 @@ def _build(split: Split, index: int) -> Scene | None:
         return None
 
 
-def _another_task(scene: Scene, skills: list[Skill], rng: np.random.Generator) -> Task | None:
+def _could_happen(skill: Skill, scene: Scene) -> bool:
+    """Whether a skill could be played from the first frame of a scene made for another one."""
+    if skill.retarget is None or (SKILLS[scene.skill].unfold is not None and scene.acted):
+        return False  # what falls by itself falls, whatever else happens
+    return scene.arm is not None or skill.perform is None
+
+
+def _another_task(split: Split, scene: Scene, skills: list[Skill], rng: np.random.Generator) -> Task | None:
+    if not skills:
+        return None
     skill = skills[int(rng.integers(len(skills)))]
     if skill.retarget is None or (scene.arm is None and skill.perform is not None):
         return None
-    return skill.retarget(scene, rng)
+    task = skill.retarget(scene, rng)
+    if task is None or (task.item is not None and not split.acted_kinds(task.skill, [task.item.kind])):
+        return None
+    return task
 
 
 def _retimed(scene: Scene, rollout: Rollout, rng: np.random.Generator) -> Rollout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from momap_ros.simulation.parts import COLLISION_GROUP
 from momap_ros.simulation.textures import Materials
 
 Geom = mujoco.mjtGeom
@@ -81,7 +82,10 @@ def _add_table(spec: mujoco.MjSpec, materials: Materials, rng: np.random.Generat
     centre = np.array([TABLE_CENTRE_X, 0.0, -0.03])
     if shape == "round":
         radius = rng.uniform(0.55, 0.70)
-        world.add_geom(type=Geom.mjGEOM_CYLINDER, size=[radius, 0.03, 0], pos=centre, material=material)
+        world.add_geom(type=Geom.mjGEOM_CYLINDER, size=[radius, 0.03, 0], pos=centre, material=material, **_WALL)
+        # Cylinders that lie on a large cylinder sink into it by millimetres, and are thrown off in the end.
+        half[:2] = 0.8 * radius
+        world.add_geom(type=Geom.mjGEOM_BOX, size=half, pos=centre, group=COLLISION_GROUP)
         return
     if shape == "slab":
         half[2], centre[2] = 0.39, -0.39

@@ -11,7 +11,7 @@ import numpy as np
 
 from momap_ros.geometry import Float64
 from momap_ros.simulation.arm import BASE_XY, HAND, MOCAP, ArmInfo, add_arm, add_weld
-from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, ObjectInfo, add_object
+from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, ObjectInfo, add_object, has_trait, kinds_with
 from momap_ros.simulation.fixture_kinds import FIXTURES
 from momap_ros.simulation.fixtures import FixtureInfo, add_latch
 from momap_ros.simulation.room import add_room, empty_spec
@@ -27,11 +27,16 @@ REACH_M = (0.20, 0.47)  # distance from the arm's base within which every skill 
 _GAP_M = 0.012
 _TOUCHING_GAP_M = -0.004
 _CLUTTERED_SHARE = 0.25  # of the scenes have objects that touch
+_PILED_SHARE = 0.2  # of the scenes have an object on another, on a dish or in one
 _PLACE_TRIES = 60
 _RADIUS_M, _WIDE_RADIUS_M = 0.05, 0.095  # kept free around an object, metres
 _OTHER_FIXTURE_SHARE = 0.15  # of the scenes have a fixture that they need not have
 NO_ARM_SHARE = 0.5  # of the scenes in which nobody acts
-STATIC_FIXTURE_KINDS = frozenset({"plate", "pot"})
+_LONGER = 1.5  # that something small may be than wide
+_TOUCHING_SHARE = 0.6  # of the objects there that are put right beside another one
+_ROUND_KINDS = tuple(dict.fromkeys((*kinds_with("any_side"), *kinds_with("small"))))  # about as long as wide
+_BELOW_KINDS = {*kinds_with("support"), *kinds_with("container"), *kinds_with("stackable")}
+STATIC_FIXTURE_KINDS = frozenset({"plate", "pot", "pan", "tray"})
 
 
 class NoRoomError(RuntimeError):
@@ -48,6 +53,7 @@ class Scene:
         arm: the arm's measures; None where there is none.
         objects: every loose object.
         fixtures: everything that is fixed to the table.
+        hindered: names of the objects that cannot be taken as usual: another one lies on them, or they lie on a side.
         factors: what the scene was drawn from, by name.
     """
 
@@ -56,6 +62,7 @@ class Scene:
     arm: ArmInfo | None
     objects: tuple[ObjectInfo, ...]
     fixtures: tuple[FixtureInfo, ...] = ()
+    hindered: frozenset[str] = frozenset()
     factors: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -83,9 +90,18 @@ class Scene:
         """The fixture that the episode is about."""
         return self.task.fixture
 
+    @property
+    def free_objects(self) -> tuple[ObjectInfo, ...]:
+        """The objects that stand or lie as usual with nothing on them, so that any skill can act on them."""
+        return tuple(item for item in self.objects if item.name not in self.hindered)
+
+    def start_xy(self, item: ObjectInfo) -> Float64:
+        """(2,) where an object was put, metres, world."""
+        return np.array(self.model.body(item.name).pos[:2])
+
     def free_xy(self, rng: np.random.Generator, radius: float) -> Float64 | None:
         """(2,) a place within reach that is free at the beginning, metres, world; None where none is found."""
-        taken = [self.model.body(item.name).pos[:2] for item in self.objects]
+        taken = [self.start_xy(item) for item in self.objects]
         taken += [fixture.xy for fixture in self.fixtures]
         for _ in range(_PLACE_TRIES):
             xy = _draw_xy(rng)
@@ -111,6 +127,7 @@ class SceneBuilder:
         objects: so far.
         fixtures: so far.
         occupied: centre and radius of every place taken.
+        hindered: names of the objects that cannot be taken as usual: another one lies on them, or they lie on a side.
     """
 
     spec: mujoco.MjSpec
@@ -121,6 +138,7 @@ class SceneBuilder:
     objects: list[ObjectInfo] = field(default_factory=list)
     fixtures: list[FixtureInfo] = field(default_factory=list)
     occupied: list[tuple[Float64, float]] = field(default_factory=list)
+    hindered: set[str] = field(default_factory=set)
 
     def free_place(self, radius: float) -> Float64:
         """A free (x, y) within reach, which is occupied from now on.
@@ -179,9 +197,41 @@ class SceneBuilder:
         colors = [color for color in NATURAL_COLORS.get(kind, tuple(PALETTE)) if color not in used]
         color = str(self.rng.choice(colors or [color for color in PALETTE if color not in used]))
         name = f"object_{len(self.objects)}"
-        item = add_object(self.spec, self.materials, self.rng, kind=kind, color=color, name=name, xy=place, z_m=z_m)
+        yaw = None
+        if kind == "pan":  # its handle, by which it is taken, is within reach
+            yaw = float(np.arctan2(*(BASE_XY - place)[::-1]) + self.rng.uniform(-1, 1))
+        item = add_object(
+            self.spec, self.materials, self.rng, kind=kind, color=color, name=name, xy=place, z_m=z_m, yaw_rad=yaw
+        )
         self.objects.append(item)
         return item
+
+    def add_on(self, kind: str, below: ObjectInfo) -> ObjectInfo:
+        """Add an object of this kind on another one, or in it."""
+        rests_m = 0.008 if has_trait(below.kind, "support") and not has_trait(below.kind, "stackable") else 0.0
+        xy = self.spec.body(below.name).pos[:2]
+        self.hindered.add(below.name)
+        return self.add(kind, xy=xy.copy(), z_m=rests_m or below.height_m + 0.002)
+
+    def add_beside(self, kind: str, other: ObjectInfo) -> ObjectInfo:
+        """Add an object of this kind so close to another that they touch, or nearly.
+
+        Raises:
+            NoRoomError: there is no free place beside it.
+        """
+        item = self.add(kind, xy=np.zeros(2))
+        centre = self.spec.body(other.name).pos[:2].copy()
+        distance = _around_m(item) + _around_m(other) + self.rng.uniform(0, 0.003)
+        for angle in self.rng.uniform(-np.pi, np.pi, _PLACE_TRIES):
+            xy = centre + distance * np.array([np.cos(angle), np.sin(angle)])
+            away = [np.linalg.norm(xy - place) - 0.7 * size for place, size in self.occupied if (place != centre).any()]
+            if is_within_reach(xy) and min(away, default=1.0) > _around_m(item):
+                self.spec.body(item.name).pos[:2] = xy
+                self.occupied.append((xy, _around_m(item)))
+                return item
+        self.objects.remove(item)
+        self.spec.delete(self.spec.body(item.name))
+        raise NoRoomError(f"table: expected room beside {other.name}, got none")
 
     def add_fixture(self, kind: str, *, start: tuple[float, float] = (0.0, 0.0), falls: bool = False) -> FixtureInfo:
         """Put a fixture on the table, and keep the way to it free.
@@ -219,15 +269,24 @@ class SceneBuilder:
         raise NoRoomError(f"table: expected room for a {kind}, got {len(self.occupied)} occupied places")
 
     def add_distractors(self, at_most: int, *, without: Iterable[str] = ()) -> None:
-        """Up to `at_most` further objects, fewer where the table is full."""
+        """Up to `at_most` further objects, fewer where the table is full; sometimes one lies on another."""
         kinds = [kind for kind in self.split.other_kinds(KINDS) if kind not in set(without)]
         if self.rng.random() < _OTHER_FIXTURE_SHARE:
             self._add_other_fixture()
         if self.rng.random() < _CLUTTERED_SHARE:
             self.gap_m, at_most = _TOUCHING_GAP_M, at_most + 3
         with suppress(NoRoomError):
+            if self.rng.random() < _PILED_SHARE:
+                below = self.add(str(self.rng.choice([kind for kind in kinds if kind in _BELOW_KINDS])))
+                fitting = "small" if has_trait(below.kind, "container") else "steady"
+                self.add_on(self.choose_other(kinds_with(fitting)), below)
             for _ in range(self.rng.integers(0, at_most + 1)):
-                self.add(str(self.rng.choice(kinds)))
+                near = [item for item in self.objects if item.kind in _ROUND_KINDS and item.name not in self.hindered]
+                if self.gap_m < 0 and near and self.rng.random() < _TOUCHING_SHARE:
+                    fitting = self.choose_other(_ROUND_KINDS)
+                    self.add_beside(fitting, near[self.rng.integers(len(near))])
+                else:
+                    self.add(str(self.rng.choice(kinds)))
 
     def _add_other_fixture(self) -> None:
         """A fixture that the episode is not about, open or closed; none where the table is full."""
@@ -237,9 +296,19 @@ class SceneBuilder:
             self.add_fixture(kind, start=(0.6, 1.0) if kind != "lamp" and self.rng.random() < 0.4 else (0.0, 0.0))
 
 
+def is_within_reach(xy: Float64) -> bool:
+    """Whether every skill can work at a place (2,), metres, world."""
+    return bool(REACH_M[0] <= np.linalg.norm(xy - BASE_XY) <= REACH_M[1])
+
+
 def _draw_xy(rng: np.random.Generator) -> Float64 | None:
     xy = rng.uniform([WORK_AREA_X[0], WORK_AREA_Y[0]], [WORK_AREA_X[1], WORK_AREA_Y[1]])
-    return xy if REACH_M[0] <= np.linalg.norm(xy - BASE_XY) <= REACH_M[1] else None
+    return xy if is_within_reach(xy) else None
+
+
+def _around_m(item: ObjectInfo) -> float:
+    """Radius of a circle around an object of _ROUND_KINDS."""
+    return item.half_width_m * (1.0 if has_trait(item.kind, "any_side") else _LONGER)
 
 
 def build_scene(
@@ -271,5 +340,7 @@ def build_scene(
     for fixture in builder.fixtures:
         for part in fixture.parts:
             spec.add_exclude(bodyname1=fixture.body, bodyname2=part)
-    factors |= {"arm": arm.style if arm else "none"}
-    return Scene(spec.compile(), task, arm, tuple(builder.objects), tuple(builder.fixtures), factors)
+    clutter = "touching" if builder.gap_m < 0 else "apart"
+    factors |= {"arm": arm.style if arm else "none", "clutter": clutter}
+    parts = tuple(builder.objects), tuple(builder.fixtures), frozenset(builder.hindered)
+    return Scene(spec.compile(), task, arm, *parts, factors=factors)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-# Kinds that are never acted on, and never lie about, in training: long, flat, hollow and handled shapes.
-UNSEEN_KINDS = frozenset({"banana", "sponge", "cup", "pot"})
+# Kinds that are never acted on, and never lie about, in training: long, flat, round, hollow and handled shapes.
+UNSEEN_KINDS = frozenset({"banana", "sponge", "cup", "pot", "pan", "screwdriver", "lemon"})
 # Skills that training never shows, each made of parts it does show: hinges are closed, things are pushed and lifted.
 UNSEEN_SKILLS = frozenset({"open_door", "topple"})
 # Skill -> kinds it never acts on in training, although both occur there.
@@ -17,7 +17,13 @@ UNSEEN_PAIRS: Mapping[str, frozenset[str]] = MappingProxyType(
         "pick_place": frozenset({"pepper"}),
         "put_in": frozenset({"spoon"}),
         "push": frozenset({"eggplant"}),
+        "pull": frozenset({"book"}),
+        "slide": frozenset({"soap"}),
+        "sweep": frozenset({"tomato"}),
         "stack": frozenset({"can"}),
+        "turn": frozenset({"toy car"}),
+        "upright": frozenset({"jar"}),
+        "pour": frozenset({"mug"}),
     }
 )
 

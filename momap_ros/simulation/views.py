@@ -12,7 +12,7 @@ import numpy.typing as npt
 from momap_ros.data.sample import Sample, UInt8
 from momap_ros.geometry import Float32, Float64, PinholeCamera, invert_se3, project, transform_points
 from momap_ros.simulation.cameras import View, draw_framing, draw_view
-from momap_ros.simulation.checks import cast_rays
+from momap_ros.simulation.checks import cast_rays, clearance_m
 from momap_ros.simulation.episodes import Episode, body_roles
 from momap_ros.simulation.language import wording
 from momap_ros.simulation.scene import Scene
@@ -23,6 +23,7 @@ from momap_ros.simulation.visibility import visibility
 
 MIN_ACTED_SHARE = 0.0025  # of the pixels
 MIN_DEPTH_M = 0.12
+_LATER_LOOKS, _LATER_CLEARANCE_M = 12, 0.06  # a link is no wider than that around a camera within it
 _MARGIN = 0.03  # of the image, kept free around the acted body's path
 _TEST_PIXELS = 64  # longer side of the image that decides whether a camera is good; a fifth of the time of 256
 _MAX_FRAMINGS, _DRAWS_PER_FRAMING, _STEP_BACK = 24, 8, 1.06
@@ -111,7 +112,7 @@ def render_futures(
                 continue
             shared = f"{futures[0].split}_{futures[0].index:07d}_{view_index}"
             for stage in stages:
-                if shows_subject(stage, first.body_ids):
+                if shows_subject(stage, first.body_ids) and stays_clear(stage, first.view):
                     sample = build_sample(stage, first, rng, key=f"{shared}_{stage.episode.future}")
                     samples.append(replace(sample, first_frame=shared))
         return samples
@@ -138,8 +139,9 @@ def draw_views(
 def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) -> FirstImage | None:
     """The first of the cameras that shows the task, with its images; None if there is none.
 
-    It shows the acted body at step 0, the scene is bright, and nothing is close to the lens or around it. Nothing else
-    about the acted body counts, so that the framing does not give it away.
+    It shows the acted body at step 0, the scene is bright, nothing is close to the lens or around it, and the arm does
+    not come through the camera later. Nothing else about the acted body counts, so that the framing does not give it
+    away.
 
     Args:
         stage: the episode.
@@ -154,7 +156,7 @@ def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) 
         if not _shows_task(stage, replace(view, camera=small(view.camera)))[0]:
             continue
         good, depth_m, bodies = _shows_task(stage, view)
-        rgb = stage.renderer.bright_rgb(stage.data, view) if good else None
+        rgb = stage.renderer.bright_rgb(stage.data, view) if good and stays_clear(stage, view) else None
         if rgb is not None:
             return FirstImage(view, rgb, depth_m, bodies)
     return None
@@ -277,6 +279,17 @@ def is_clear(stage: Stage, view: View, depth_m: Float32, bodies: npt.NDArray[np.
         bodies: (H, W) what it sees.
     """
     return bool(bodies.min() >= 0 and depth_m.min() > MIN_DEPTH_M) and not _inside_body(stage, view, depth_m)
+
+
+def stays_clear(stage: Stage, view: View) -> bool:
+    """Whether nothing that moves ever comes through the camera: where it stands, the arm may want to go."""
+    model, data = stage.episode.scene.model, stage.data
+    clear = True
+    for state in stage.states[:: max(1, len(stage.states) // _LATER_LOOKS)]:
+        stage.episode.restore(data, state)
+        clear = clear and clearance_m(model, data, view.world_from_camera) > _LATER_CLEARANCE_M
+    stage.episode.restore(data, stage.states[0])
+    return clear
 
 
 def small(camera: PinholeCamera) -> PinholeCamera:

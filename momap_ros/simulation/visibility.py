@@ -14,18 +14,14 @@ from momap_ros.simulation.stage import Stage
 
 Bool = npt.NDArray[np.bool_]
 TOLERANCE_M = 0.002
-# A slanted surface is deeper at one side of a pixel than in its middle: by half the pixel's width times its slope. This
-# allows for slopes of up to 54 degrees.
-_SLOPE = 0.7
 
 
 def visibility(stage: Stage, sample: Sample, views: Sequence[View]) -> Bool:
     """Tell for the point first seen at each pixel whether it is seen at each step.
 
     A point is seen where it projects into the image and the image rendered at that step shows no surface before it at
-    the nearest pixel: to TOLERANCE_M and 0.7 of the pixel's width at that distance. So outlines are true to half a
-    pixel: compared with rays cast through the points, 98.7 % of the points on moving bodies agree at 128x128, 99.2 % at
-    256x256, with as many wrongly seen as wrongly hidden.
+    the nearest pixel: to TOLERANCE_M, the slope of the surface within the pixel taken into account. So outlines are
+    true to half a pixel; a test compares them with rays cast through the points.
 
     Args:
         stage: the episode; its simulation is at step 0 again afterwards.
@@ -60,8 +56,20 @@ def _seen(points: Float64, camera: PinholeCamera, depth_m: Float32) -> Bool:
     u = np.rint(camera.fx * points[:, 0] / ahead + camera.cx)
     v = np.rint(camera.fy * points[:, 1] / ahead + camera.cy)
     inside = (depth > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
-    shown = depth_m[v[inside].astype(int), u[inside].astype(int)]
-    tolerance = TOLERANCE_M + _SLOPE * depth[inside] / min(camera.fx, camera.fy)
+    row, column = v[inside].astype(int), u[inside].astype(int)
+    right = camera.fx * points[inside, 0] / depth[inside] + camera.cx - column  # of the pixel's middle, in pixels
+    below = camera.fy * points[inside, 1] / depth[inside] + camera.cy - row
+    shown = depth_m[row, column]
+    shown += right * _slope(depth_m, 1)[row, column] + below * _slope(depth_m, 0)[row, column]
     seen = np.zeros(len(points), np.bool_)
-    seen[inside] = depth[inside] < shown + tolerance
+    seen[inside] = depth[inside] < shown + TOLERANCE_M
     return seen
+
+
+def _slope(depth_m: Float32, axis: int) -> Float32:
+    """(H, W) metres per pixel along an axis: the smaller of the steps to both neighbours, as one may be an edge."""
+    step = np.diff(depth_m, axis=axis)
+    end = np.take(step, [-1], axis=axis)
+    start = np.take(step, [0], axis=axis)
+    after, before = np.concatenate([step, end], axis=axis), np.concatenate([start, step], axis=axis)
+    return np.asarray(np.where(np.abs(after) < np.abs(before), after, before), np.float32)

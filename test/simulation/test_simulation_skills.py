@@ -33,8 +33,8 @@ CHECKED_HERE = (
 
 @pytest.mark.parametrize("skill", SKILLS)
 def test_most_demonstrations_succeed(skill: str, perform_skill: Play) -> None:
-    successes = sum(perform_skill(skill, seed)[1].success for seed in range(6))
-    assert successes >= 4
+    successes = sum(perform_skill(skill, seed)[1].success for seed in range(8))
+    assert successes >= 5  # benchmarks/data_engine.py counts them over thousands
 
 
 @pytest.mark.parametrize("skill", CHECKED_HERE)

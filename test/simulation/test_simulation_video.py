@@ -147,7 +147,7 @@ def test_the_command_records_any_episode(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_failed_demonstration_is_refused_with_what_to_do() -> None:
-    tried = (simulate_episode("train", index) for index in range(60))
-    failed = next(episode.index for episode in tried if episode is not None and not episode.rollout.success)
+    tried = (simulate_episode(split, index) for index in range(100) for split in ("train", "composition", "scene"))
+    failed = next(episode for episode in tried if episode is not None and not episode.rollout.success)
     with pytest.raises(ValueError, match="expected a successful demonstration; take another episode"):
-        render_video("train", failed, width=16, height=12)
+        render_video(failed.split, failed.index, width=16, height=12)

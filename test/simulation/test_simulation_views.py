@@ -82,7 +82,7 @@ def test_roles_cover_the_scene(samples: list[Sample]) -> None:
         roles = list(sample.body_roles)
         assert roles[0] == Role.WORLD
         assert roles.count(Role.ACTED) == (sample.skill != "wait")
-        assert roles.count(Role.ROBOT) == {"none": 0, "hand": 3}.get(sample.factors["arm"], 9)
+        assert roles.count(Role.ROBOT) == {"none": 0, "hand": 3, "glove": 3}.get(sample.factors["arm"], 9)
         assert roles.count(Role.FIXTURE) >= (sample.skill != "wait" and sample.kind not in KINDS)
         assert not np.isin(sample.body_ids, [i for i, role in enumerate(roles) if role == Role.HIDDEN]).any()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,47 +20,61 @@ _LIFTED_M = 0.05
 _ON_TARGET_M, _IN_TARGET_M = 0.035, 0.06  # largest distance from the goal that is a success
 
 
+@dataclass(frozen=True)
+class Grip:
+    """How an object is held.
+
+    Attributes:
+        quaternion: (4,) the hand's orientation, w, x, y, z.
+        offset: (3,) from the object's origin to the grasp centre, metres, world axes.
+    """
+
+    quaternion: Float64
+    offset: Float64
+
+
 def choose(items: Iterable[ObjectInfo], trait: str, rng: np.random.Generator) -> ObjectInfo | None:
     """One of the objects whose kind has a trait; None where there is none."""
     fitting = [item for item in items if has_trait(item.kind, trait)]
     return fitting[rng.integers(len(fitting))] if fitting else None
 
 
-def grasp(hand: ScriptedHand, item: ObjectInfo, rng: np.random.Generator) -> tuple[Float64, float]:
-    """Take hold of an object; returns the hand's orientation and the height of the grasp above its origin, metres."""
-    place = hand.position(item.name)
-    axis = hand.rotation(item.name)[:, 0]
+def acted_object(scene: Scene) -> ObjectInfo:
+    """The acted object of a skill that always has one."""
+    assert scene.acted_object is not None
+    return scene.acted_object
+
+
+def grasp(hand: ScriptedHand, item: ObjectInfo, rng: np.random.Generator) -> Grip:
+    """Take hold of an object from above."""
+    place, axis = hand.position(item.name), hand.rotation(item.name)[:, 0]
     along = (np.arctan2(axis[1], axis[0]) + np.pi / 2) % np.pi - np.pi / 2  # a gripper is the same after half a turn
     quaternion = quaternion_down(rng.uniform(-0.7, 0.7) if has_trait(item.kind, "any_side") else along)
-    grasp_height = max(0.008, item.height_m * 0.55)
-    hand.move_to(above(place, hand.lift_m), quaternion, hand.speed, OPEN_M)
-    hand.move_to(above(place, grasp_height), quaternion, hand.speed * 0.6)
-    hand.set_opening(max(0.0, item.half_width_m - 0.010))
+    grip = Grip(quaternion, axis * item.grip_x_m + [0, 0, item.grip_z_m])
+    hand.move_to(above(place + grip.offset, hand.lift_m), quaternion, hand.speed, OPEN_M)
+    hand.move_to(place + grip.offset, quaternion, hand.speed * 0.6)
+    hand.set_opening(max(0.0, item.grip_half_m - 0.010))
     hand.attach(item.name)
     hand.wait(10)
-    return quaternion, grasp_height
+    return grip
 
 
-def take(hand: ScriptedHand, item: ObjectInfo, rng: np.random.Generator) -> tuple[Float64, float]:
-    """Grasp an object and raise it; returns what `grasp` does."""
+def take(hand: ScriptedHand, item: ObjectInfo, rng: np.random.Generator) -> Grip:
+    """Grasp an object and raise it."""
     place = hand.position(item.name)
-    quaternion, grasp_height = grasp(hand, item, rng)
-    hand.move_to(above(place, hand.lift_m + 0.02), quaternion, hand.speed)
-    return quaternion, grasp_height
+    grip = grasp(hand, item, rng)
+    hand.move_to(above(place + grip.offset, hand.lift_m), grip.quaternion, hand.speed)
+    return grip
 
 
-def put_down(hand: ScriptedHand, goal: Float64, release_height: float, quaternion: Float64) -> None:
-    """Carry what is held above a goal, lower it, let go, and leave upwards."""
-    hand.move_to(above(goal, max(hand.lift_m, release_height + 0.06)), quaternion, hand.speed)
-    hand.move_to(above(goal, release_height), quaternion, hand.speed * 0.6)
+def put_down(hand: ScriptedHand, goal: Float64, grip: Grip) -> None:
+    """Carry what is held above a goal of its origin, lower it, let go, and leave upwards."""
+    release = goal + grip.offset
+    hand.move_to(above(release, max(hand.lift_m - goal[2], 0.06)), grip.quaternion, hand.speed)
+    hand.move_to(release, grip.quaternion, hand.speed * 0.6)
     hand.open()
-    hand.move_to(above(goal, release_height + hand.lift_m * 0.7), quaternion, hand.speed)
+    hand.move_to(above(release, hand.lift_m * 0.7), grip.quaternion, hand.speed)
     hand.wait(40)
-
-
-def _acted(scene: Scene) -> ObjectInfo:
-    assert scene.acted_object is not None  # every skill of this module acts on an object
-    return scene.acted_object
 
 
 def _furnish_lift(builder: SceneBuilder) -> Task:
@@ -68,12 +83,12 @@ def _furnish_lift(builder: SceneBuilder) -> Task:
 
 
 def _retarget_lift(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     return Task("lift", item.name, item) if item else None
 
 
 def _lift(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
-    take(hand, _acted(scene), rng)
+    take(hand, acted_object(scene), rng)
     hand.wait(30)
     return bool(hand.position(scene.acted)[2] > _LIFTED_M)
 
@@ -84,18 +99,17 @@ def _furnish_pick_place(builder: SceneBuilder) -> Task:
 
 
 def _retarget_pick_place(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     goal_xy = scene.free_xy(rng, 0.05)
     return Task("pick_place", item.name, item, goal_xy=goal_xy) if item and goal_xy is not None else None
 
 
 def _pick_place(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     assert scene.task.goal_xy is not None  # set wherever this module makes the task
-    item, goal = _acted(scene), np.array([*scene.task.goal_xy, 0.0])
-    quaternion, grasp_height = take(hand, item, rng)
+    item, goal = acted_object(scene), np.array([*scene.task.goal_xy, 0.0])
+    grip = take(hand, item, rng)
     raised = hand.position(item.name)[2]
-    goal[:2] += rng.normal(0, 0.004, 2)
-    put_down(hand, goal, grasp_height + 0.002, quaternion)
+    put_down(hand, goal + np.array([*rng.normal(0, 0.004, 2), 0.002]), grip)
     return bool(np.linalg.norm((hand.position(item.name) - goal)[:2]) < _ON_TARGET_M and raised > _LIFTED_M)
 
 
@@ -106,21 +120,20 @@ def _furnish_onto(builder: SceneBuilder, *, skill: str, acted: str, target: str)
 
 
 def _retarget_onto(scene: Scene, rng: np.random.Generator, *, skill: str, acted: str, target: str) -> Task | None:
-    item = choose(scene.objects, acted, rng)
-    below = choose((other for other in scene.objects if other is not item), target, rng)
+    item = choose(scene.free_objects, acted, rng)
+    below = choose((other for other in scene.free_objects if other is not item), target, rng)
     return Task(skill, item.name, item, target=below) if item and below else None
 
 
 def _put_onto(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     """Put in a container, on a support, or on another object."""
-    item, target = _acted(scene), scene.target
+    item, target = acted_object(scene), scene.target
     assert target is not None  # set wherever this module makes the task
-    quaternion, grasp_height = take(hand, item, rng)
+    grip = take(hand, item, rng)
     raised = hand.position(item.name)[2]
     goal = hand.position(target.name)
-    goal[:2] += rng.normal(0, 0.004, 2)
-    release_height = grasp_height + (target.height_m + 0.003 if scene.skill == "stack" else 0.012)
-    put_down(hand, goal, release_height, quaternion)
+    clearance_m = target.height_m + 0.003 if has_trait(target.kind, "stackable") else 0.012
+    put_down(hand, goal + np.array([*rng.normal(0, 0.004, 2), clearance_m]), grip)
     error_m = np.linalg.norm((hand.position(item.name) - goal)[:2])
     return bool(error_m < (_IN_TARGET_M if scene.skill == "put_in" else _ON_TARGET_M) and raised > _LIFTED_M)
 
@@ -192,7 +205,7 @@ SKILLS = (
     ),
     _onto_skill(
         "put_in",
-        "graspable",
+        "compact",
         "container",
         (
             "put the {a} in the {b}",
@@ -205,7 +218,7 @@ SKILLS = (
     ),
     _onto_skill(
         "place_on",
-        "graspable",
+        "compact",
         "support",
         (
             "put the {a} on the {b}",

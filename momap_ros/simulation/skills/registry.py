@@ -8,10 +8,21 @@ from types import MappingProxyType
 import numpy as np
 
 from momap_ros.simulation.skill import Skill
-from momap_ros.simulation.skills import cabinets, controls, grasping, pushing, stillness, storing, swinging
+from momap_ros.simulation.skills import (
+    cabinets,
+    controls,
+    falling,
+    grasping,
+    handling,
+    pushing,
+    stillness,
+    storing,
+    swinging,
+    tipping,
+)
 from momap_ros.simulation.splits import Split
 
-_MODULES = (grasping, pushing, cabinets, controls, storing, swinging, stillness)
+_MODULES = (grasping, pushing, handling, tipping, storing, cabinets, controls, falling, swinging, stillness)
 SKILLS: Mapping[str, Skill] = MappingProxyType({skill.name: skill for module in _MODULES for skill in module.SKILLS})
 STATIC_SHARE = 0.10  # of the episodes of every split that has such episodes
 

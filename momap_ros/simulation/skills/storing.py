@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from momap_ros.simulation.assets import kinds_with
-from momap_ros.simulation.hand import ScriptedHand, above
+from momap_ros.simulation.hand import ScriptedHand
 from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.grasping import choose, put_down, take
@@ -27,7 +27,7 @@ def _furnish(builder: SceneBuilder, *, skill: str, kind: str) -> Task:
 
 
 def _retarget(scene: Scene, rng: np.random.Generator, *, skill: str, kind: str) -> Task | None:
-    item = choose(scene.objects, "graspable", rng)
+    item = choose(scene.free_objects, "graspable", rng)
     for fixture in scene.fixtures:
         if item and fixture.kind == kind:
             goal_xy = fixture.xy + rng.uniform(-_BESIDE_M, _BESIDE_M, 2)
@@ -40,11 +40,12 @@ def _put(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     item, goal_xy, top_m = scene.acted_object, scene.task.goal_xy, fixture_of(scene).top_m
     assert item is not None  # set wherever this module makes the task
     assert goal_xy is not None
-    quaternion, grasp_height = take(hand, item, rng)
-    release_height = top_m + grasp_height + 0.006
-    here = np.array([*hand.position(item.name)[:2], 0.0])
-    hand.move_to(above(here, max(hand.lift_m, release_height + 0.06) + 0.02), quaternion, hand.speed)
-    put_down(hand, np.array([*goal_xy, 0.0]), release_height, quaternion)
+    grip = take(hand, item, rng)
+    goal = np.array([*goal_xy, top_m + 0.006])
+    over_it = hand.position(item.name) + grip.offset
+    over_it[2] = max(over_it[2], goal[2] + grip.offset[2] + 0.08)
+    hand.move_to(over_it, grip.quaternion, hand.speed)
+    put_down(hand, goal, grip)
     rest = hand.position(item.name)
     on_or_in = top_m - 0.005 < rest[2] < top_m + _SUNK_M
     return bool(np.linalg.norm(rest[:2] - goal_xy) < _WITHIN_M and on_or_in)
