@@ -45,7 +45,7 @@ def tracked_files() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def simulated() -> list[Sample]:
-    """One 128x128 view of each of the first successful episodes of the validation split; seven skills occur."""
+    """One 128x128 view of each of the first successful episodes of the validation split in which a robot acts."""
     pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
     from momap_ros.simulation.episodes import simulate_episode
     from momap_ros.simulation.views import render_samples
@@ -54,7 +54,7 @@ def simulated() -> list[Sample]:
     episode_index = 0
     while len(samples) < NUM_SIMULATED:
         episode = simulate_episode("val", episode_index)
-        if episode is not None and episode.rollout.success:
+        if episode is not None and episode.rollout.success and episode.skill.perform is not None:
             samples += render_samples(episode, 1, 128)
         episode_index += 1
     return samples
