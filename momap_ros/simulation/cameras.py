@@ -41,10 +41,11 @@ HELD_OUT_SECTORS = {
     "steep": Sector(0.4, (np.pi, 0.0), 1.0, (57, 78)),
 }
 ALL_SECTORS = SECTORS | HELD_OUT_SECTORS
-# (share of the views, range): what the image spans at its aim, as geometric mean of across and down, metres. Close
-# views show the acted object large, wide ones show the robot.
-_EXTENTS_M = ((0.60, (0.09, 0.25)), (0.40, (0.28, 0.46)))
-_MIN_DISTANCE_M, _MIN_HEIGHT_M = 0.19, 0.035
+# What the image spans at its aim, as geometric mean of across and down, and how far above the table the aim may be,
+# metres. Close views show the acted object large, wide and higher ones the robot.
+_CLOSE_M, _WIDE_M = ((0.07, 0.15), 0.08), ((0.17, 0.32), 0.18)
+_WIDE_SHARE = 0.55
+_MIN_DISTANCE_M, _MIN_HEIGHT_M = 0.17, 0.035
 _UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -109,6 +110,7 @@ def draw_framing(
     *,
     held_out: bool = False,
     sector: str | None = None,
+    wide: bool = False,
 ) -> Framing:
     """Draw a camera, where it stands, and what it looks at, for an image of this size.
 
@@ -120,6 +122,7 @@ def draw_framing(
             or not.
         held_out: stand where cameras of training never stand: HELD_OUT_SECTORS instead of SECTORS.
         sector: stand there, instead of anywhere.
+        wide: show much of the table, as for several futures.
 
     Raises:
         ValueError: the sector is unknown.
@@ -132,8 +135,8 @@ def draw_framing(
     name, camera = draw_intrinsics(rng, width, height)
     at_table = rng.random() < 0.3 or not len(candidates_xy)
     aim = WORK_AREA_CENTRE if at_table else candidates_xy[rng.integers(len(candidates_xy))]
-    target = np.array([aim[0] + rng.uniform(-0.06, 0.06), aim[1] + rng.uniform(-0.08, 0.08), rng.uniform(0, 0.08)])
-    _, extent_range_m = _EXTENTS_M[int(rng.choice(len(_EXTENTS_M), p=[share for share, _ in _EXTENTS_M]))]
+    extent_range_m, height_m = _WIDE_M if rng.random() < _WIDE_SHARE or wide else _CLOSE_M
+    target = np.array([aim[0] + rng.uniform(-0.06, 0.06), aim[1] + rng.uniform(-0.08, 0.08), rng.uniform(0, height_m)])
     return Framing(camera, sector, name, target, float(rng.uniform(*extent_range_m)))
 
 

@@ -23,7 +23,7 @@ _SCENE_STREAM, _ROLLOUT_STREAM, _TIMING_STREAM, _FUTURE_STREAM = 0, 1, 2, 100
 _FIRST_VIEW_STREAM, _FIRST_VIDEO_STREAM = 10, 1000
 MAX_DURATION_S, MIN_DURATION_S = 15.0, 5.0  # of a demonstration, as in BRIDGE
 _SLOWEST = 4.0  # longest a quasi-static motion is stretched
-_MID_TASK_SHARE = 0.25
+_MID_TASK_SHARE = 0.35
 _TRIES_PER_FUTURE = 3
 _MIN_REST_M = 0.02  # of the acted motion that a start in the middle leaves to be seen
 

@@ -107,7 +107,7 @@ def render_futures(
         samples = []
         for view_index in range(num_views):
             rng = futures[0].view_rng(view_index)
-            first = find_view(first_stage, draw_views(first_stage, rng, width, height))
+            first = find_view(first_stage, draw_views(first_stage, rng, width, height, wide=True))
             if first is None:
                 continue
             shared = f"{futures[0].split}_{futures[0].index:07d}_{view_index}"
@@ -121,7 +121,7 @@ def render_futures(
 
 
 def draw_views(
-    stage: Stage, rng: np.random.Generator, width: int, height: int, *, sector: str | None = None
+    stage: Stage, rng: np.random.Generator, width: int, height: int, *, sector: str | None = None, wide: bool = False
 ) -> Iterator[View]:
     """Cameras to try, in order: several of one framing from farther and farther away, then of the next framing.
 
@@ -131,7 +131,7 @@ def draw_views(
     aims = candidates_xy(stage)
     held_out = SPLITS[stage.episode.split].unseen_scene
     for _ in range(_MAX_FRAMINGS):
-        framing = draw_framing(rng, width, height, aims, held_out=held_out, sector=sector)
+        framing = draw_framing(rng, width, height, aims, held_out=held_out, sector=sector, wide=wide)
         for draw in range(_DRAWS_PER_FRAMING):
             yield draw_view(rng, framing, _STEP_BACK**draw)
 

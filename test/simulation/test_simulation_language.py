@@ -77,7 +77,7 @@ def test_the_direction_said_is_the_one_the_camera_sees(samples: list[Sample]) ->
         # The centre of the body and that of its visible pixels move a little differently when it turns.
         assert abs(component) > 0.6 * max(abs(sideways), abs(depthwise))
         compared += 1
-    assert compared >= 20
+    assert compared >= 12
 
 
 def test_a_sentence_names_the_acted_object_and_no_other_fits_it(samples: list[Sample]) -> None:

@@ -93,7 +93,7 @@ def test_a_moving_camera_shows_what_the_momap_says_in_the_frame_of_its_first_pos
         inside = ((uv > 0) & (uv < [159, 119])).all(axis=1)
         columns, rows = uv[inside].round().astype(int).T
         gaps.append(np.abs(frame.depth_m[rows, columns] - in_camera[inside, 2]))
-    assert np.median(np.concatenate(gaps)) < 0.001
+    assert np.median(np.concatenate(gaps)) < 0.002
     # The rest: slanted surfaces within a pixel, and what moved in between, as a step is not quite the frame's time.
     assert np.mean(np.concatenate(gaps) < 0.02) > 0.97
 

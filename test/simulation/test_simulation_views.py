@@ -153,7 +153,8 @@ def test_futures_of_one_scene_share_their_first_image() -> None:
         for sample in group:
             np.testing.assert_array_equal(sample.rgb, group[0].rgb)
             np.testing.assert_array_equal(sample.body_ids, group[0].body_ids)
-            assert (sample.body_ids == sample.body_roles.index(Role.ACTED)).mean() >= MIN_ACTED_SHARE
+            if sample.skill != "wait":
+                assert (sample.body_ids == sample.body_roles.index(Role.ACTED)).mean() >= MIN_ACTED_SHARE
     ends = [sample.motion_t_from_0[-1] for sample in max(groups.values(), key=len)]
     assert any(end.shape != ends[0].shape or not np.allclose(end, ends[0]) for end in ends[1:])
 

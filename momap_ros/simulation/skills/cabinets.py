@@ -5,13 +5,15 @@ from __future__ import annotations
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.skills.operating import operating_skill
 
+_WEIGHT = 0.9  # what people open and close all day
+
 
 def _opening(kind: str, *templates: str) -> Skill:
-    return operating_skill(f"open_{kind}", kind, templates, start=(0.0, 0.0), goal=(0.6, 0.95))
+    return operating_skill(f"open_{kind}", kind, templates, start=(0.0, 0.0), goal=(0.6, 0.95), weight=_WEIGHT)
 
 
 def _closing(kind: str, *templates: str) -> Skill:
-    return operating_skill(f"close_{kind}", kind, templates, start=(0.5, 0.9), goal=(0.0, 0.0))
+    return operating_skill(f"close_{kind}", kind, templates, start=(0.5, 0.9), goal=(0.0, 0.0), weight=_WEIGHT)
 
 
 SKILLS = (

@@ -32,6 +32,7 @@ def operating_skill(
     *,
     start: Range,
     goal: Range,
+    weight: float = _WEIGHT,
     perform: Callable[[Scene, ScriptedHand, np.random.Generator], bool] | None = None,
 ) -> Skill:
     """A skill that moves the part of one kind of fixture.
@@ -42,6 +43,7 @@ def operating_skill(
         templates: sentences.
         start: range of the joint's position in the first frame, as a share of its limit.
         goal: range of its position at the end.
+        weight: how often it is drawn, beside the others.
         perform: moves the hand; takes the part by its handle and carries it along where None.
     """
     return Skill(
@@ -50,7 +52,7 @@ def operating_skill(
         partial(_furnish, skill=name, kind=kind, start=start, goal=goal),
         perform or _take_along,
         retarget=partial(_retarget, skill=name, kind=kind, goal=goal),
-        weight=_WEIGHT,
+        weight=weight,
     )
 
 
