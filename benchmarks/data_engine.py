@@ -271,7 +271,7 @@ def scaling_figures(split: str, episodes: int) -> list[Figure]:
 
 def build_report(split: str, episodes: int, *, quick: bool) -> dict[str, Any]:
     """Measure everything."""
-    machine = describe_machine()
+    machine, commit = describe_machine(), describe_commit()  # before anybody changes it
     content = measure_content(split, episodes)
     speed_episodes, scaling_episodes = (10, 10) if quick else (SPEED_EPISODES, SCALING_EPISODES)
     figures = [
@@ -287,7 +287,7 @@ def build_report(split: str, episodes: int, *, quick: bool) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "commit": describe_commit(),
+        "commit": commit,
         "quick": quick,
         "machine": machine,
         "versions": describe_versions() | {"mujoco": mujoco.__version__},

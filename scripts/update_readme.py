@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the parts of README.md that are made from the code and from benchmarks/results.
+"""Rewrites the parts of README.md and docs/data_card.md that are made from the code and from benchmarks/results.
 
     python scripts/update_readme.py
 
@@ -8,6 +8,7 @@ A part lies between `<!-- made: NAME -->` and `<!-- end -->`. test/test_readme.p
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from momap_ros.files import atomic_path
 from momap_ros.ros.parameters import parameter_table_markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/data_card.md")
+DATA_ENGINE = REPOSITORY / "benchmarks/results/data/data_engine.json"
 PART = re.compile(r"(<!-- made: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 GROUPS = {
     "start": ForecastNodeConfig,
@@ -35,8 +38,37 @@ GROUPS = {
 }
 
 
+def data_engine() -> str:
+    """What the data engine was measured to make: one row per figure, and the success of every skill in one line."""
+    report = json.loads(DATA_ENGINE.read_text(encoding="utf-8"))
+    machine, prefix = report["machine"], "success of "
+    rows = [figure for figure in report["figures"] if not figure["name"].startswith(prefix)]
+    skills = [figure for figure in report["figures"] if figure["name"].startswith(prefix)]
+    met = {True: "", False: ", **missed**", None: ""}
+    return "\n".join(
+        [
+            f"{report['date']}, commit {report['commit']}, {report['episodes']} episodes of `{report['split']}`, "
+            f"{report['samples']} samples; {machine['processor']}, {machine['cores']} cores.",
+            "",
+            "| figure | value | target | |",
+            "|---|---:|---|---|",
+            *(
+                f"| {row['name']} | {row['value']:,} {row['unit']} | {row['target']}{met[row['met']]} | {row['note']} |"
+                for row in rows
+            ),
+            "",
+            "Success in percent, target > 95: "
+            + ", ".join(f"{skill['name'].removeprefix(prefix)} {skill['value']:g}" for skill in skills)
+            + ".",
+            "",
+        ]
+    )
+
+
 def part(name: str) -> str:
-    """The text of one part: a group's parameters, or the newest committed benchmark."""
+    """The text of one part: a group's parameters, the newest committed benchmark, or the data engine's figures."""
+    if name == "data_engine":
+        return data_engine()
     if name == "benchmark":
         results = sorted((REPOSITORY / "benchmarks/results").glob("*.json"))
         return markdown(read_report(results[-1])) if results else "Not measured yet: run `make bench`.\n"
@@ -44,16 +76,16 @@ def part(name: str) -> str:
 
 
 def updated(text: str) -> str:
-    """The README with all its parts made anew."""
+    """A page with all its parts made anew."""
     return PART.sub(lambda found: f"{found[1]}\n{part(found['name'])}\n{found[3]}", text)
 
 
 def main() -> None:
-    """Rewrite README.md in place."""
-    path = REPOSITORY / "README.md"
-    text = updated(path.read_text(encoding="utf-8"))
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Rewrite the pages in place."""
+    for page in PAGES:
+        text = updated((REPOSITORY / page).read_text(encoding="utf-8"))
+        with atomic_path(REPOSITORY / page) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -186,3 +186,6 @@ def test_made_parts_are_up_to_date() -> None:
     assert len(module.PART.findall(text)) == len(module.GROUPS) + 1
     assert module.updated(text) == text, "run: python scripts/update_readme.py"
     assert module.updated(text.replace("`0.02`", "`0.03`", 1)) == text
+    card = text_of("docs/data_card.md")
+    assert [found[1] for found in module.PART.findall(card)] == ["data_engine"]
+    assert module.updated(card) == card, "run: python scripts/update_readme.py"
