@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Measure how the tabletop segmenter fails on simulated samples seen through simulated cameras.
 
-    python -m momap_ros.simulation.generate --split val --episodes 120 --views 2 --size 256 --out DIR
+    momap simulate --split val --episodes 400 --views 2 --size 256 --out DIR
     python benchmarks/segmentation_faults.py --data DIR --json benchmarks/results/data/segmentation_faults.json
+
+Views from nearer than `--least-depth` are left out: real depth cameras measure hardly anything there, and what they do
+not measure, `observe` already leaves out.
 
 Its figures are the defaults of momap_ros.data.segmentation_faults.SegmentationRates, which draws the same faults on
 purpose. Every sample is observed once by each camera of momap_ros.data.sensor.SENSORS, or by the one that is named.
@@ -23,6 +26,7 @@ What counts, for true instances of at least the segmenter's smallest area:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections import defaultdict
@@ -177,11 +181,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Tally]:
 
 
 def first_samples(folder: Path, options: argparse.Namespace) -> Iterator[Sample]:
-    """As many samples of the split as were asked for."""
-    for number, sample in enumerate(iterate_samples(folder, options.split)):
-        if number == options.samples:
-            return
-        yield sample
+    """As many samples of the split as were asked for, from far enough away."""
+    far = (s for s in iterate_samples(folder, options.split) if np.nanmedian(s.depth_m) >= options.least_depth)
+    yield from itertools.islice(far, options.samples)
 
 
 def table(summaries: dict[str, dict[str, float | int]]) -> str:
@@ -200,6 +202,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of shards")
     parser.add_argument("--split", default="val", help="split of the shards (default: val)")
     parser.add_argument("--samples", type=int, default=240, help="at most this many samples (default: 240)")
+    parser.add_argument(
+        "--least-depth", type=float, default=0.45, metavar="M", help="median depth of a view, metres (default: 0.45)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the cameras' noise (default: 0)")
     parser.add_argument(
         "--sensors",
@@ -215,7 +220,11 @@ def main() -> None:
     summaries = {name: tally.summary() for name, tally in measure(options.data, options).items()}
     sys.stdout.write(table(summaries) + "\n")
     if options.json:
-        report = {"commit": describe_commit(), "split": options.split, "seed": options.seed, "sensors": summaries}
+        report = {
+            "commit": describe_commit(),
+            **{name: getattr(options, name) for name in ("split", "seed", "least_depth")},
+            "sensors": summaries,
+        }
         with atomic_path(options.json) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
