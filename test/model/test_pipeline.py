@@ -119,7 +119,7 @@ def test_the_size_of_the_image_hardly_matters(
     same = ((pixels + 0.5) * [size[0] / 128, size[1] / 128]).astype(np.int32)
     first, second = displacement(small, pixels), displacement(large, same)
     # Colours are interpolated and a cell may choose a neighbouring pixel.
-    assert np.linalg.norm(first - second, axis=-1).mean() < 0.02 * np.linalg.norm(first, axis=-1).mean()
+    assert np.linalg.norm(first - second, axis=-1).mean() < 0.05 * np.linalg.norm(first, axis=-1).mean()
     assert large.step_s == pytest.approx(small.step_s, rel=0.01)
 
 
