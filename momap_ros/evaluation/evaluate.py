@@ -210,7 +210,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
         "acted_min_standard_error": float(np.std(minima) / len(minima) ** 0.5),
     }
     for role in ("acted", "robot"):
-        if f"{role}_static" in means:  # a few views show no robot
+        if means.get(f"{role}_static"):  # a few views show no robot, in some nothing moves
             means[f"{role}_ratio_min"] = means[f"{role}_min"] / means[f"{role}_static"]
             means[f"{role}_ratio_mean"] = means[f"{role}_mean"] / means[f"{role}_static"]
     if binding:

@@ -182,6 +182,12 @@ def test_summaries_are_ratios_of_means_and_count_choices_only() -> None:
     assert means["acted_min_standard_error"] == pytest.approx(np.std([40, 20, 30]) / 3**0.5)
 
 
+def test_where_nothing_moves_there_is_no_share_of_static() -> None:
+    means = summarise([row_of("wait", (0.0, 0.0, 3.0), 3.0, 0.0)])
+    assert means["acted_mean"] == 3.0
+    assert "acted_ratio_mean" not in means
+
+
 def test_tables_have_a_cell_per_column() -> None:
     result = {
         "split": "val",
