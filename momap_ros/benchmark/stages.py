@@ -84,7 +84,7 @@ def model_stages(scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[
 
     instances = TabletopSegmenter(SegmentationConfig())(scene.frame)
     forecast = forecaster(scene.frame, instances)
-    moving = all_moving(forecast.output)
+    moving, moves = all_moving(forecast.output), forecast.output.instance_moving_probability()
     pixels = foreground_pixels(scene.frame, instances, config.max_points)
     latents = torch.randn(DENSE_SIZE**2, moving.codec.latent_channels)
     timings = network_stages(forecaster, scene, instances, effort)
@@ -94,7 +94,9 @@ def model_stages(scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[
             lambda: dataclasses.replace(moving, frame=fresh(scene.frame)).trajectories(pixels), effort
         ),
         "dense_momap": measure(lambda: moving.momap(0, DENSE_SIZE, DENSE_SIZE), effort),
-        "motion_default": measure(lambda: estimate_object_motions(forecast.trajectories, motion, hypothesis=0), effort),
+        "motion_default": measure(
+            partial(estimate_object_motions, forecast.trajectories, motion, hypothesis=0, moving_probability=moves), effort
+        ),
         "forecast": measure(lambda: forecaster(fresh(scene.frame), instances), effort),
     }
     published = published_trajectories(forecast, config)
