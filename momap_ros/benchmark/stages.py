@@ -95,7 +95,8 @@ def model_stages(scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[
         ),
         "dense_momap": measure(lambda: moving.momap(0, DENSE_SIZE, DENSE_SIZE), effort),
         "motion_default": measure(
-            partial(estimate_object_motions, forecast.trajectories, motion, hypothesis=0, moving_probability=moves), effort
+            partial(estimate_object_motions, forecast.trajectories, motion, hypothesis=0, moving_probability=moves),
+            effort,
         ),
         "forecast": measure(lambda: forecaster(fresh(scene.frame), instances), effort),
     }
