@@ -284,12 +284,14 @@ def is_clear(stage: Stage, view: View, depth_m: Float32, bodies: npt.NDArray[np.
 def stays_clear(stage: Stage, view: View) -> bool:
     """Whether nothing that moves ever comes through the camera: where it stands, the arm may want to go."""
     model, data = stage.episode.scene.model, stage.data
-    clear = True
-    for state in stage.states[:: max(1, len(stage.states) // _LATER_LOOKS)]:
-        stage.episode.restore(data, state)
-        clear = clear and clearance_m(model, data, view.world_from_camera) > _LATER_CLEARANCE_M
-    stage.episode.restore(data, stage.states[0])
-    return clear
+    try:
+        for state in stage.states[:: max(1, len(stage.states) // _LATER_LOOKS)]:
+            stage.episode.restore(data, state)
+            if clearance_m(model, data, view.world_from_camera) <= _LATER_CLEARANCE_M:
+                return False
+        return True
+    finally:
+        stage.episode.restore(data, stage.states[0])
 
 
 def small(camera: PinholeCamera) -> PinholeCamera:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from momap_ros.geometry import Float64
@@ -15,6 +17,7 @@ from momap_ros.simulation.task import Task
 
 _PUSHABLE = (*kinds_with("graspable"), "pot")
 _WAY_M = (0.06, 0.14)
+_ANY_BEARING, _PULL_BEARING = (-np.pi, np.pi), (-0.7, 0.7)  # from the world's x, radians
 _MOVED_M = 0.03
 _STAND_OFF_M = 0.05
 _HAND_REACH_M = (0.13, 0.53)  # from the arm's base, of the hand itself
@@ -33,7 +36,7 @@ def draw_motion(
     start_xy: Float64,
     *,
     way_m: tuple[float, float] = _WAY_M,
-    bearing: tuple[float, float] = (-np.pi, np.pi),
+    bearing: tuple[float, float] = _ANY_BEARING,
 ) -> Float64:
     """(2,) motion, metres, of a length and a direction in which a hand that starts behind the object reaches its end.
 
@@ -128,16 +131,19 @@ def _stroke(hand: ScriptedHand, item: ObjectInfo, way: tuple[Float64, float], qu
     leave(hand, -direction * 0.03)
 
 
+def retarget_motion(
+    scene: Scene, rng: np.random.Generator, *, skill: str, trait: str, bearing: tuple[float, float] = _ANY_BEARING
+) -> Task | None:
+    """Another motion over the table, of any object whose kind has a trait; None where there is none."""
+    item = choose(scene.free_objects, trait, rng)
+    if item is None:
+        return None
+    return Task(skill, item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item), bearing=bearing))
+
+
 def _furnish_push(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("push", _PUSHABLE))
     return Task("push", item.name, item, motion_xy=draw_motion(builder.rng, place_xy(builder, item)))
-
-
-def _retarget_push(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.free_objects, "graspable", rng)
-    if item is None:
-        return None
-    return Task("push", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item)))
 
 
 def _push(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
@@ -149,15 +155,8 @@ def _push(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
 
 def _furnish_pull(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("pull", kinds_with("graspable")))
-    motion = draw_motion(builder.rng, place_xy(builder, item), bearing=(-0.7, 0.7))
+    motion = draw_motion(builder.rng, place_xy(builder, item), bearing=_PULL_BEARING)
     return Task("pull", item.name, item, motion_xy=motion)
-
-
-def _retarget_pull(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.free_objects, "graspable", rng)
-    if item is None:
-        return None
-    return Task("pull", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item), bearing=(-0.7, 0.7)))
 
 
 def _pull(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
@@ -177,13 +176,6 @@ def _pull(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
 def _furnish_slide(builder: SceneBuilder) -> Task:
     item = builder.add(builder.choose_acted("slide", kinds_with("flat")))
     return Task("slide", item.name, item, motion_xy=draw_motion(builder.rng, place_xy(builder, item)))
-
-
-def _retarget_slide(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.free_objects, "flat", rng)
-    if item is None:
-        return None
-    return Task("slide", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item)))
 
 
 def _slide(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
@@ -238,7 +230,7 @@ SKILLS = (
         directed("push", "nudge", "shove"),
         _furnish_push,
         _push,
-        retarget=_retarget_push,
+        retarget=partial(retarget_motion, skill="push", trait="graspable"),
         kinds=_PUSHABLE,
         weight=1.5,
     ),
@@ -247,7 +239,7 @@ SKILLS = (
         directed("pull", "drag", "draw"),
         _furnish_pull,
         _pull,
-        retarget=_retarget_pull,
+        retarget=partial(retarget_motion, skill="pull", trait="graspable", bearing=_PULL_BEARING),
         kinds=kinds_with("graspable"),
     ),
     Skill(
@@ -255,7 +247,7 @@ SKILLS = (
         directed("slide", "press down on and slide", "shift"),
         _furnish_slide,
         _slide,
-        retarget=_retarget_slide,
+        retarget=partial(retarget_motion, skill="slide", trait="flat"),
         kinds=kinds_with("flat"),
     ),
     Skill(

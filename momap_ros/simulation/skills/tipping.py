@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from momap_ros.geometry import Float64
@@ -20,6 +22,7 @@ from momap_ros.simulation.skills.pushing import (
     leave,
     move_level,
     place_xy,
+    retarget_motion,
 )
 from momap_ros.simulation.task import Task
 
@@ -96,13 +99,6 @@ def _furnish_roll(builder: SceneBuilder) -> Task:
     return Task("roll", item.name, item, motion_xy=draw_motion(builder.rng, place_xy(builder, item)))
 
 
-def _retarget_roll(scene: Scene, rng: np.random.Generator) -> Task | None:
-    item = choose(scene.free_objects, "rolling", rng)
-    if item is None:
-        return None
-    return Task("roll", item.name, item, motion_xy=draw_motion(rng, scene.start_xy(item)))
-
-
 def lay_across(simulation: Simulation, scene: Scene, motion: Float64, place: Float64) -> None:
     """Lay a tube on its side so that it rolls along a horizontal unit vector, its middle above `place` (3,)."""
     item = acted_object(scene)
@@ -158,7 +154,7 @@ SKILLS = (
         directed("roll", "set rolling", "give a push to"),
         _furnish_roll,
         _roll,
-        retarget=_retarget_roll,
+        retarget=partial(retarget_motion, skill="roll", trait="rolling"),
         start=_start_roll,
         kinds=_ROLLING,
         quasi_static=False,
