@@ -69,6 +69,7 @@ def prepared_folder(simulated: list[Sample], tmp_path_factory: pytest.TempPathFa
     write_shard(folder / "shards" / "train-0000000-0000008.tar", simulated[:8])
     write_shard(folder / "shards" / "train-0000008-0000012.tar", simulated[8:])
     command = [sys.executable, "-m", "momap_ros.training.prepare", "--data", str(folder / "shards"), "--workers", "1"]
+    command += ["--observed-share", "0"]
     subprocess.run([*command, "--out", str(folder)], check=True, capture_output=True, cwd=REPOSITORY)
     return folder
 
@@ -83,10 +84,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from momap_ros.model.pipeline import MoMapPipeline
     from momap_ros.model.schedule import shifted_cosine_scheduler
     from momap_ros.training.small import SmallModel
+    from momap_ros.training.steps import SmallTraining
 
     codec = TemporalBasisCodec.pinned_cosines(50, 10)
     torch.manual_seed(0)
-    model = SmallModel(["block", "lift", "red", "the"], codec.latent_channels, (32, 64))
+    options = SmallTraining(steps=1, channels=(32, 64))
+    model = SmallModel(["block", "lift", "red", "the"], codec.latent_channels, options)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))

@@ -10,17 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from momap_ros.conditioning import GRID, MAX_INSTANCES
-from momap_ros.data.prepared import CELL_ROLES
+from momap_ros.data.prepared import CELL_ROLES, ROBOT_LABEL, true_labels
 from momap_ros.geometry import Float32
 
 Cells = npt.NDArray[np.integer]
-ROBOT_LABEL = 255
-
-
-def true_labels(body: Cells, role: Cells) -> npt.NDArray[np.int32]:
-    """(32, 32) exact instances: 0 = world, all robot links one instance."""
-    labels = np.where(role == CELL_ROLES["world"], 0, body.astype(np.int32))
-    return np.where(role == CELL_ROLES["robot"], ROBOT_LABEL, labels).astype(np.int32)
 
 
 def faulty_labels(body: Cells, role: Cells, rng: np.random.Generator) -> npt.NDArray[np.int32]:

@@ -1,12 +1,16 @@
-"""Stored samples reduced to the arrays a training step reads: memory-mapped, about 25 kB per sample.
+"""Stored samples reduced to the arrays a training step reads: memory-mapped, about 40 kB per sample.
 
 A sample's motion is not stored per pixel: for every moving body a (3K, 4) matrix maps a point [x, y, z, 1] in metres to
 its whitened latent exactly, because both rigid transport and the temporal basis are linear.
+
+Half of the samples are kept as a real camera and a segmenter without weights would have seen them; for the others the
+faults are drawn at every reading (`momap_ros.data.augment`), since nothing is as varied as new draws.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +24,11 @@ from tqdm import tqdm
 
 from momap_ros.conditioning import GRID, MAX_WORDS, RGB_GRID, Vocabulary, choose_cell_pixels, scene_scale
 from momap_ros.data.sample import Role, Sample, read_shard, shard_paths
+from momap_ros.data.segmentation_faults import faulty_instances
+from momap_ros.data.sensor import observe
 from momap_ros.files import atomic_path
 from momap_ros.geometry import Float32, unproject_depth
+from momap_ros.instances import Int32
 
 if TYPE_CHECKING:
     from momap_ros.model.codec import TemporalBasisCodec
@@ -30,6 +37,10 @@ MAX_MOVERS = 20
 MOVING_THRESHOLD_M = 0.01
 # Links are told apart in the stored ids; the loss and the metrics know four kinds of cells.
 CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
+ROBOT_LABEL = 255
+OBSERVED_SHARE = 0.5
+MAX_WORDINGS = 9  # the sentence and eight paraphrases
+MIRRORED_WORDS = {"left": "right", "right": "left"}
 _CELL_ROLE_OF = {Role.WORLD: 0, Role.ROBOT: 1, Role.ACTED: 2}
 Array = npt.NDArray[Any]
 
@@ -40,13 +51,18 @@ class PreparedSplit:
 
     Attributes:
         rgb: (S, 64, 64, 3) uint8.
-        points_in_camera: (S, 32, 32, 3) float16, metres.
+        points_in_camera: (S, 32, 32, 3) float16, metres, exact.
+        seen_points_in_camera: (S, 32, 32, 3) float16, what the camera measured; NaN in holes. Exact where not observed.
+        observed: (S,) bool, seen by a simulated real camera and segmenter.
+        label: (S, 32, 32) uint8 instance per cell, 0 = none: the segmenter's where observed, else the true one with all
+            links of the robot together as ROBOT_LABEL.
         body: (S, 32, 32) uint8 body id per cell.
         role: (S, 32, 32) uint8, values of CELL_ROLES.
         mover: (S, 32, 32) uint8, 0 = static, otherwise the row of `latent_from_point`.
         moving: (S, 32, 32) bool, cells whose point moves more than 1 cm at any step.
         latent_from_point: (S, MAX_MOVERS + 1, 3K, 4) float32.
-        words: (S, MAX_WORDS) int64.
+        words: (S, MAX_WORDINGS, MAX_WORDS) int16: the sentence, then its paraphrases, then zeros.
+        mirrored_words: the same with left and right exchanged, for the mirrored scene.
         scale_m: (S,) float32 scene scale.
         duration_s: (S,) float32 length of the motion.
         meta: key, text, skill and kind of every sample.
@@ -54,15 +70,19 @@ class PreparedSplit:
 
     rgb: Array
     points_in_camera: Array
+    seen_points_in_camera: Array
+    observed: Array
+    label: Array
     body: Array
     role: Array
     mover: Array
     moving: Array
     latent_from_point: Array
     words: Array
+    mirrored_words: Array
     scale_m: Array
     duration_s: Array
-    meta: list[dict[str, str]]
+    meta: list[dict[str, Any]]
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -88,40 +108,73 @@ def sample_cells(sample: Sample) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.i
     return choose_cell_pixels(sample.instance_map(merge_robot=True).ids, ~np.isnan(sample.depth_m))
 
 
-def prepare_sample(sample: Sample, codec: TemporalBasisCodec) -> dict[str, Array]:
-    """The arrays of one sample, without its words."""
-    rows, columns = sample_cells(sample)
+def true_labels(body: npt.NDArray[np.integer], role: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+    """(32, 32) exact instances: 0 = world, all robot links ROBOT_LABEL, else the body."""
+    labels = np.where(role == CELL_ROLES["world"], 0, body.astype(np.int32))
+    return np.where(role == CELL_ROLES["robot"], ROBOT_LABEL, labels).astype(np.int32)
+
+
+def _seen(sample: Sample, observed_share: float) -> tuple[bool, Sample, Int32]:
+    """Whether a sample is observed, what the camera then saw, and its instances; drawn from the sample's key."""
+    rng = np.random.default_rng(zlib.crc32(sample.key.encode()))
+    if rng.random() < observed_share:
+        seen, ids = observe(sample, rng), faulty_instances(sample, rng).ids
+        if ids.any() and not np.isnan(seen.depth_m).all():  # else a forecast is refused, or has nothing to move
+            return True, seen, ids
+    return False, sample, sample.instance_map(merge_robot=True).ids
+
+
+def prepare_sample(
+    sample: Sample, codec: TemporalBasisCodec, observed_share: float = OBSERVED_SHARE
+) -> dict[str, Array]:
+    """The arrays of one sample, without its words; which samples are observed, and how, follows from their keys."""
+    observed, seen, ids = _seen(sample, observed_share)
+    rows, columns = choose_cell_pixels(ids, ~np.isnan(seen.depth_m))
     points = unproject_depth(sample.depth_m, sample.camera)[rows, columns]
-    scale_m = scene_scale(points)
+    seen_points = unproject_depth(seen.depth_m, sample.camera)[rows, columns]
+    if np.isnan(seen_points[..., 2]).all():
+        seen_points = points
+    scale_m = scene_scale(seen_points)
     body = sample.body_ids[rows, columns]
-    roles = np.array([cell_role(role) for role in sample.body_roles], np.uint8)
+    role = np.array([cell_role(role) for role in sample.body_roles], np.uint8)[body]
     mover_of_body = np.zeros(256, np.uint8)
     movers = sample.moving_bodies[:MAX_MOVERS].astype(np.intp)
     mover_of_body[movers] = 1 + np.arange(len(movers))
-    mover = mover_of_body[body]
+    mover = np.where(np.isnan(points[..., 2]), 0, mover_of_body[body]).astype(np.uint8)
     matrices = displacement_matrices(sample)[:, : len(movers)]  # (T, M, 3, 4)
     basis, std = codec.basis.numpy(), codec.coefficient_std.numpy()
     latent = np.zeros((MAX_MOVERS + 1, 3 * len(std), 4), np.float32)
     coefficients = np.einsum("tk,tmcj->mckj", basis, matrices) / (scale_m * std[:, None])
-    latent[1 : 1 + len(movers)] = coefficients.reshape(len(movers), -1, 4)
-    moving = np.zeros((GRID, GRID), np.bool_)
-    inside = mover > 0
-    homogeneous = np.concatenate([points[inside], np.ones((int(inside.sum()), 1), np.float32)], axis=1)
-    displacement = np.einsum("tpcj,pj->tpc", matrices[:, mover[inside].astype(int) - 1], homogeneous)
-    moving[inside] = np.linalg.norm(displacement, axis=-1).max(axis=0) > MOVING_THRESHOLD_M
-    factor = sample.rgb.shape[0] // RGB_GRID
-    rgb = sample.rgb.reshape(RGB_GRID, factor, RGB_GRID, factor, 3).mean(axis=(1, 3))
+    latent[1 : 1 + len(movers)] = coefficients.reshape(len(movers), 3 * len(std), 4)
     return {
-        "rgb": np.round(rgb).astype(np.uint8),
+        "rgb": _shrunk(seen.rgb),
         "points_in_camera": points.astype(np.float16),
+        "seen_points_in_camera": seen_points.astype(np.float16),
+        "observed": np.bool_(observed),
+        "label": (ids[rows, columns] if observed else true_labels(body, role)).astype(np.uint8),
         "body": body.astype(np.uint8),
-        "role": roles[body],
+        "role": role,
         "mover": mover,
-        "moving": moving,
+        "moving": _moving_cells(matrices, points, mover),
         "latent_from_point": latent,
         "scale_m": np.float32(scale_m),
         "duration_s": np.float32(sample.duration_s),
     }
+
+
+def _shrunk(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    factor = rgb.shape[0] // RGB_GRID
+    blocks = rgb.reshape(RGB_GRID, factor, RGB_GRID, factor, 3).mean(axis=(1, 3))
+    return np.asarray(np.round(blocks), np.uint8)
+
+
+def _moving_cells(matrices: Float32, points: Float32, mover: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    moving = np.zeros((GRID, GRID), np.bool_)
+    inside = mover > 0
+    homogeneous = np.concatenate([points[inside], np.ones((int(inside.sum()), 1), np.float32)], axis=1)
+    displacement = np.einsum("tpcj,pj->tpc", matrices[:, mover[inside].astype(int) - 1], homogeneous)
+    moving[inside] = np.linalg.norm(displacement, axis=-1).max(axis=0, initial=0) > MOVING_THRESHOLD_M
+    return moving
 
 
 def cell_role(role: Role) -> int:
@@ -150,31 +203,40 @@ def balanced_trajectories(samples: Iterable[Sample], *, per_role: int, seed: int
     return np.concatenate(curves).astype(np.float32)
 
 
-def _prepare_shard(shard: Path, codec: TemporalBasisCodec) -> tuple[dict[str, Array], list[dict[str, str]]]:
+def _prepare_shard(
+    shard: Path, codec: TemporalBasisCodec, observed_share: float
+) -> tuple[dict[str, Array], list[dict[str, Any]]]:
     import torch
 
     torch.set_num_threads(1)
     rows, meta = [], []
     for sample in read_shard(shard):
-        rows.append(prepare_sample(sample, codec))
-        meta.append({"key": sample.key, "text": sample.text, "skill": sample.skill, "kind": sample.kind})
+        rows.append(prepare_sample(sample, codec, observed_share))
+        texts = [sample.text, *sample.paraphrases][:MAX_WORDINGS]
+        meta.append({"key": sample.key, "texts": texts, "skill": sample.skill, "kind": sample.kind})
     return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}, meta
 
 
 def prepare_split(
-    source: Path, split: str, target: Path, codec: TemporalBasisCodec, *, workers: int = 2
-) -> list[dict[str, str]]:
+    source: Path,
+    split: str,
+    target: Path,
+    codec: TemporalBasisCodec,
+    *,
+    workers: int = 2,
+    observed_share: float = OBSERVED_SHARE,
+) -> list[dict[str, Any]]:
     """Reduce every stored sample of a split; words are added by `write_words` once the vocabulary is known.
 
     Returns:
-        The samples' key, text, skill and kind, in order.
+        The samples' key, texts (sentence and paraphrases), skill and kind, in order.
     """
     shards = shard_paths(source, split)
-    meta: list[dict[str, str]] = []
+    meta: list[dict[str, Any]] = []
     parts: dict[str, list[Array]] = {}
     with ProcessPoolExecutor(workers) as pool:
-        results: Iterator[tuple[dict[str, Array], list[dict[str, str]]]] = pool.map(
-            partial(_prepare_shard, codec=codec), shards
+        results: Iterator[tuple[dict[str, Array], list[dict[str, Any]]]] = pool.map(
+            partial(_prepare_shard, codec=codec, observed_share=observed_share), shards
         )
         for arrays, shard_meta in tqdm(results, total=len(shards), desc=f"prepare {split}", unit="shard"):
             meta += shard_meta
@@ -188,13 +250,23 @@ def prepare_split(
     return meta
 
 
-def write_words(target: Path, meta: Sequence[dict[str, str]], vocabulary: Vocabulary) -> None:
+def encode_wordings(texts: Sequence[str], vocabulary: Vocabulary, *, mirrored: bool) -> npt.NDArray[np.int16]:
+    """(MAX_WORDINGS, MAX_WORDS) numbers of a sentence and its paraphrases; mirrored: as said of the mirrored scene."""
+    numbers = np.zeros((MAX_WORDINGS, MAX_WORDS), np.int16)
+    for row, text in enumerate(texts[:MAX_WORDINGS]):
+        words = Vocabulary.split(text)
+        if mirrored:
+            words = [MIRRORED_WORDS.get(word, word) for word in words]
+        numbers[row] = vocabulary.encode(" ".join(words))[0]
+    return numbers
+
+
+def write_words(target: Path, meta: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:
     """Add the encoded prompts to a prepared split."""
-    words = np.stack([vocabulary.encode(row["text"])[0] for row in meta])
-    if words.shape != (len(meta), MAX_WORDS):
-        raise ValueError(f"words: expected {(len(meta), MAX_WORDS)}, got {words.shape}")
-    with atomic_path(target / "words.npy") as path:
-        np.save(path, words)
+    for name, mirrored in (("words", False), ("mirrored_words", True)):
+        words = np.stack([encode_wordings(row["texts"], vocabulary, mirrored=mirrored) for row in meta])
+        with atomic_path(target / f"{name}.npy") as path, path.open("wb") as file:
+            np.save(file, words)
 
 
 def learn_vocabulary(texts: Iterable[str]) -> Vocabulary:

@@ -10,6 +10,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from momap_ros.model.noise import NoiseShares
 from momap_ros.model.scene_encoder import SceneEncoding
 
 TIME_FREQUENCIES = 32
@@ -85,6 +86,7 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         context_width: width D of the context tokens.
         embedding_width: width of the time and prompt embedding.
         num_middle_blocks: blocks at 8x8.
+        noise_shares: shift, tilt and white share of the noise it was trained on, see `momap_ros.model.noise`.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -92,15 +94,17 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         self,
         *,
         latent_channels: int = 30,
-        condition_channels: int = 45,
+        condition_channels: int = 75,
         channels: tuple[int, int] = (96, 192),
         context_width: int = 128,
         embedding_width: int = 192,
         num_middle_blocks: int = 2,
+        noise_shares: tuple[float, float, float] = (0.0, 0.0, 1.0),
     ) -> None:
         """Build the layers; the last one is zero, so an untrained model predicts no motion."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
         fine, coarse = channels
+        self.noise_shares = NoiseShares(*noise_shares)
         self.time = nn.Sequential(
             nn.Linear(2 * TIME_FREQUENCIES, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)
         )

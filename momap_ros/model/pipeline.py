@@ -30,6 +30,7 @@ from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import CheckpointError, check_weights, find_checkpoint, read_info
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.output import MoMapOutput, fit_instances
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.rgbd import RGBDFrame
@@ -133,10 +134,11 @@ class MoMapPipeline(DiffusionPipeline):
         conditioning = self.condition(grid, words, hints or {}, color_seed)
         # 3. Read the scene once; every hypothesis shares it.
         scene = self.scene_encoder(conditioning)
-        # 4. Noise (N, C, 32, 32), drawn on the CPU so that a seed means the same on every device.
+        # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
         shape = (num_hypotheses, self.codec.latent_channels, GRID, GRID)
         if latents is None:
-            latents = torch.randn(shape, generator=generator, dtype=torch.float32)
+            frames = InstanceFrames.of(conditioning)
+            latents = draw_noise(frames, self.denoiser.noise_shares, shape[0], shape[1], generator=generator)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents: expected {shape}, got {tuple(latents.shape)}")
         # 5. Denoise. The network predicts the clean latents at every step.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as functional
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from momap_ros.conditioning import (
+    CONDITION_CHANNELS,
     HASH_BUCKETS,
+    MAX_INSTANCES,
     MAX_WORDS,
     TOKEN_FEATURES,
     Conditioning,
@@ -28,6 +31,7 @@ class SceneEncoding:
         context_bias: (B, L) added to attention logits: 0, or a large negative number for padding.
         summary: (B, D) mean of the word tokens.
         moving_logits: (B, MAX_INSTANCES) which instance moves.
+        motion: (B, MAX_INSTANCES, C) the mean latent that every instance is expected to have, over all futures.
         log_duration: (B,) natural logarithm of the predicted length of the motion in seconds.
     """
 
@@ -36,27 +40,60 @@ class SceneEncoding:
     context_bias: torch.Tensor
     summary: torch.Tensor
     moving_logits: torch.Tensor
+    motion: torch.Tensor
     log_duration: torch.Tensor
 
     def repeat(self, num_hypotheses: int) -> SceneEncoding:
         """The encoding of every scene num_hypotheses times, hypotheses of a scene next to each other."""
-        fields = (self.maps, self.context, self.context_bias, self.summary, self.moving_logits, self.log_duration)
-        return SceneEncoding(*(field.repeat_interleave(num_hypotheses, dim=0) for field in fields))
+        return SceneEncoding(*(getattr(self, f.name).repeat_interleave(num_hypotheses, dim=0) for f in fields(self)))
+
+
+class Appearance(nn.Module):
+    """What instances look like: features of two convolutions, pooled over the cells of each instance."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.conv_in = nn.Conv2d(CONDITION_CHANNELS, channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out = nn.Linear(2 * channels, width)
+
+    def forward(self, conditioning: Conditioning) -> torch.Tensor:
+        """(B, MAX_INSTANCES, width) of B scenes."""
+        hidden = functional.silu(self.conv_in(conditioning.maps))
+        hidden = functional.silu(self.conv_out(hidden)).flatten(2)  # (B, C, 1024)
+        member = functional.one_hot(conditioning.slots.flatten(1), MAX_INSTANCES).to(hidden.dtype)  # (B, 1024, M)
+        count = member.sum(dim=1).clamp(min=1)[..., None]
+        mean = (hidden @ member).transpose(1, 2) / count
+        square = (hidden**2 @ member).transpose(1, 2) / count
+        return torch.as_tensor(self.out(torch.cat([mean, (square - mean**2).clamp(min=0)], dim=-1)))
 
 
 class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' classes are untyped
     """A small transformer over prompt words and instance tokens.
 
+    Each instance token also says how its instance is expected to move: a goal that the sentence names (put the cup on
+    the plate) reaches the cells through it.
+
     Args:
         vocabulary: learned words; the checkpoint carries them.
         width: token width D.
         num_layers: transformer layers.
-        written_channels: channels that instance tokens write back to their cells.
+        written_channels: learned channels that instance tokens write back to their cells.
+        latent_channels: C of the latent image; the expected motion is written back too.
+        appearance_channels: widths of the convolutions that look at the instances.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
-        self, vocabulary: Sequence[str] = (), width: int = 128, num_layers: int = 2, written_channels: int = 16
+        self,
+        *,
+        vocabulary: Sequence[str] = (),
+        width: int = 128,
+        num_layers: int = 3,
+        written_channels: int = 16,
+        latent_channels: int = 30,
+        appearance_channels: int = 48,
     ) -> None:
         """Build the layers; weights are random until loaded or trained."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
@@ -64,12 +101,14 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.02)
         self.empty_prompt = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.instances = nn.Sequential(nn.Linear(TOKEN_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.appearance = Appearance(appearance_channels, width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
             for _ in range(num_layers)
         )
         self.moving = nn.Linear(width, 1)
         self.duration = nn.Linear(width, 1)
+        self.motion = nn.Linear(width, latent_channels)
         self.write_back = nn.Linear(width, written_channels)
 
     def forward(self, conditioning: Conditioning) -> SceneEncoding:
@@ -77,7 +116,8 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         words, valid = conditioning.words, conditioning.token_valid
         batch = words.shape[0]
         text = torch.cat([self.empty_prompt.expand(batch, -1, -1), self.words(words) + self.positions], dim=1)
-        tokens = torch.cat([text, self.instances(conditioning.tokens)], dim=1)  # (B, 1 + MAX_WORDS + M, D)
+        instances = self.instances(conditioning.tokens) + self.appearance(conditioning)
+        tokens = torch.cat([text, instances], dim=1)  # (B, 1 + MAX_WORDS + M, D)
         first = torch.zeros(batch, 1, dtype=torch.bool, device=words.device)
         padding = torch.cat([first, words == 0, ~valid], dim=1)
         for layer in self.layers:
@@ -86,7 +126,8 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         is_text = (~padding[:, :num_text, None]).to(tokens.dtype)
         summary = (tokens[:, :num_text] * is_text).sum(dim=1) / is_text.sum(dim=1)
         instance_tokens = tokens[:, num_text:]
-        written = self.write_back(instance_tokens) * valid[..., None]  # (B, M, W)
+        motion = self.motion(instance_tokens)
+        written = torch.cat([self.write_back(instance_tokens), motion], dim=-1) * valid[..., None]  # (B, M, W + C)
         cells = conditioning.slots.flatten(1)[..., None].expand(-1, -1, written.shape[-1])
         on_cells = written.gather(1, cells).transpose(1, 2).unflatten(2, conditioning.maps.shape[2:])
         return SceneEncoding(
@@ -95,5 +136,6 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
             torch.zeros(padding.shape, device=words.device).masked_fill(padding, -1e4),
             summary,
             self.moving(instance_tokens)[..., 0],
+            motion,
             self.duration(summary)[..., 0],
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from momap_ros.conditioning import GRID, HASH_BUCKETS, MAX_INSTANCES, Conditioning, assemble, slot_colors
 from momap_ros.data import augment
 from momap_ros.data.prepared import CELL_ROLES, PreparedSplit
+from momap_ros.geometry import Float32
 from momap_ros.model.codec import TemporalBasisCodec
 
 HINT_THRESHOLD_M = 0.02
@@ -26,15 +27,17 @@ class Drops:
     Attributes:
         text: probability that a prompt is kept.
         hints: "random" (half of the scenes none, a quarter all objects, a quarter moved ones only), "all" or "none".
-        faults: True draws sensor and segmentation faults.
+        faults: True draws sensor and segmentation faults, and which wording is read; False: the sentence itself.
+        mirrored: probability that a scene is seen in a mirror, its motion, left and right included.
     """
 
     text: float
     hints: str
     faults: bool
+    mirrored: float = 0.0
 
 
-TRAINING = Drops(text=0.85, hints="random", faults=True)
+TRAINING = Drops(text=0.85, hints="random", faults=True, mirrored=0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,7 @@ class Batch:
         latents: (B, C, 32, 32) clean latents.
         moving: (B, 32, 32) float, cells that move.
         slot_moves: (B, MAX_INSTANCES) float, slots most of whose cells move.
+        slot_latents: (B, MAX_INSTANCES, C) mean latent of a slot's cells.
         weights: (B, 1, 32, 32) loss weights with mean 1.
         log_duration: (B,).
     """
@@ -54,8 +58,15 @@ class Batch:
     latents: torch.Tensor
     moving: torch.Tensor
     slot_moves: torch.Tensor
+    slot_latents: torch.Tensor
     weights: torch.Tensor
     log_duration: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "conditioning"}
+        inputs = {f.name: getattr(self.conditioning, f.name).to(device) for f in fields(self.conditioning)}
+        return Batch(Conditioning(**inputs), **moved)
 
 
 def target_latents(split: PreparedSplit, indices: np.ndarray) -> torch.Tensor:
@@ -70,8 +81,16 @@ def target_latents(split: PreparedSplit, indices: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(latents).transpose(1, 2).reshape(len(indices), -1, GRID, GRID)
 
 
-def loss_weights(split: PreparedSplit, indices: np.ndarray) -> torch.Tensor:
-    """(B, 1, 32, 32) weights with mean 1: each group of cells gets its share, whatever its size."""
+def loss_weights(split: PreparedSplit, indices: np.ndarray, slots: np.ndarray) -> torch.Tensor:
+    """(B, 1, 32, 32) weights with mean 1: each group of cells gets its share, whatever its size.
+
+    What moves but belongs to no instance weighs nothing: a forecast cannot move it either.
+
+    Args:
+        split: the samples.
+        indices: (B,) which of them.
+        slots: (B, 32, 32) instance slot per cell, not mirrored.
+    """
     weights = np.zeros((len(indices), GRID, GRID), np.float32)
     for row, index in enumerate(indices):
         role, body, moving = split.role[index], split.body[index], split.moving[index]
@@ -86,6 +105,7 @@ def loss_weights(split: PreparedSplit, indices: np.ndarray) -> torch.Tensor:
         ]
         for cells, share in groups:
             weights[row][cells] = share / max(int(cells.sum()), MIN_GROUP_CELLS)
+        weights[row][(slots[row] == 0) & moving] = 0
     result = torch.from_numpy(weights)[:, None]
     return result / result.mean()
 
@@ -114,52 +134,84 @@ def _hints(
     return flags, given
 
 
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """What is drawn for B samples: numpy arrays as `assemble` takes them, and which rows are mirrored."""
+
+    rgb: Float32
+    points: Float32
+    slots: np.ndarray
+    colors: Float32
+    words: np.ndarray
+    mirrored: np.ndarray
+
+
+def _draw_views(split: PreparedSplit, indices: np.ndarray, drops: Drops, rng: np.random.Generator) -> _Views:
+    batch = len(indices)
+    points = np.asarray(split.seen_points_in_camera[indices], np.float32)
+    rgb = np.asarray(split.rgb[indices], np.float32) / 127.5 - 1
+    slots = np.zeros((batch, GRID, GRID), np.int64)
+    colors = np.zeros((batch, MAX_INSTANCES, 3), np.float32)
+    mirrored = rng.random(batch) < drops.mirrored
+    words = np.zeros((batch, split.words.shape[2]), np.int64)
+    for row, index in enumerate(indices):
+        labels = np.asarray(split.label[index], np.int32)
+        if drops.faults and not split.observed[index]:
+            labels = augment.faulty_labels(split.body[index], split.role[index], rng)
+            points[row] = augment.faulty_points(points[row], labels, rng)
+        slots[row] = augment.slots_from_labels(labels, rng)
+        colors[row] = slot_colors(range(1, MAX_INSTANCES), int(rng.integers(2**31)))
+        wordings = (split.mirrored_words if mirrored[row] else split.words)[index]
+        wording = rng.integers(max(int(wordings.any(axis=1).sum()), 1)) if drops.faults else 0
+        words[row] = wordings[wording]
+        if drops.faults:
+            rgb[row] = augment.faulty_colors(rgb[row], rng)
+            strange = (words[row] > 0) & (rng.random(words.shape[1]) < 0.03)
+            words[row] = np.where(strange, 1 + rng.integers(0, HASH_BUCKETS, words.shape[1]), words[row])
+        words[row] *= rng.random() < drops.text
+    return _Views(rgb, points, slots, colors, words, mirrored)
+
+
+def _mirror(image: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """(B, H, W, ...) images with the given rows flipped from left to right."""
+    choose = mirrored.reshape(-1, *(1,) * (image.ndim - 1))
+    return np.where(choose, image[:, :, ::-1], image)
+
+
 def make_batch(
     split: PreparedSplit, indices: np.ndarray, codec: TemporalBasisCodec, *, drops: Drops, rng: np.random.Generator
 ) -> Batch:
     """Build one batch; the same generator state gives the same batch."""
     batch = len(indices)
-    points = np.asarray(split.points_in_camera[indices], np.float32)
-    rgb = np.asarray(split.rgb[indices], np.float32) / 127.5 - 1
-    slots = np.zeros((batch, GRID, GRID), np.int64)
-    colors = np.zeros((batch, MAX_INSTANCES, 3), np.float32)
-    words = np.array(split.words[indices])
-    for row, index in enumerate(indices):
-        make_labels = augment.faulty_labels if drops.faults else lambda b, r, _: augment.true_labels(b, r)
-        labels = make_labels(split.body[index], split.role[index], rng)
-        slots[row] = augment.slots_from_labels(labels, rng)
-        colors[row] = slot_colors(range(1, MAX_INSTANCES), int(rng.integers(2**31)))
-        if drops.faults:
-            points[row] = augment.faulty_points(points[row], labels, rng)
-            rgb[row] = augment.faulty_colors(rgb[row], rng)
-            strange = (words[row] > 0) & (rng.random(words.shape[1]) < 0.03)
-            words[row] = np.where(strange, 1 + rng.integers(0, HASH_BUCKETS, words.shape[1]), words[row])
-        words[row] *= rng.random() < drops.text
+    views = _draw_views(split, indices, drops, rng)
+    weights = loss_weights(split, indices, views.slots)
+    mirror = torch.from_numpy(views.mirrored)
+    flip = mirror[:, None, None, None]
     latents = target_latents(split, indices)
-    moving = torch.from_numpy(np.asarray(split.moving[indices], np.float32))
-    slot_tensor = torch.from_numpy(slots)
-    member = functional.one_hot(slot_tensor.reshape(batch, -1), MAX_INSTANCES).float()
-    share = torch.einsum("bpm,bp->bm", member, moving.reshape(batch, -1)) / member.sum(dim=1).clamp(min=1)
-    slot_moves = (share > 0.5).float()
+    of_x = torch.arange(latents.shape[1])[:, None, None] < latents.shape[1] // 3  # x, then y, then z
+    latents = torch.where(flip, torch.where(of_x, -1, 1) * latents.flip(-1), latents)
+    weights = torch.where(flip, weights.flip(-1), weights)
+    moving = torch.from_numpy(_mirror(np.asarray(split.moving[indices], np.float32), views.mirrored))
+    slots = torch.from_numpy(_mirror(views.slots, views.mirrored))
+    points = _mirror(views.points, views.mirrored)
+    points[..., 0] *= np.where(views.mirrored, -1, 1)[:, None, None]
+    member = functional.one_hot(slots.reshape(batch, -1), MAX_INSTANCES).float()
+    count = member.sum(dim=1).clamp(min=1)
+    slot_moves = (torch.einsum("bpm,bp->bm", member, moving.reshape(batch, -1)) / count > 0.5).float()
+    slot_latents = torch.einsum("bpm,bcp->bmc", member, latents.flatten(2)) / count[..., None]
     scale_m = torch.from_numpy(np.array(split.scale_m[indices]))
     flags, given = _hints(
-        latents=latents,
-        slots=slot_tensor,
-        slot_moves=slot_moves,
-        scale_m=scale_m,
-        codec=codec,
-        drops=drops,
-        rng=rng,
+        latents=latents, slots=slots, slot_moves=slot_moves, scale_m=scale_m, codec=codec, drops=drops, rng=rng
     )
     conditioning = assemble(
-        rgb=torch.from_numpy(rgb),
+        rgb=torch.from_numpy(_mirror(views.rgb, views.mirrored)),
         points_in_camera=torch.from_numpy(points),
         scale_m=scale_m,
-        slots=slot_tensor,
-        colors=torch.from_numpy(colors),
+        slots=slots,
+        colors=torch.from_numpy(views.colors),
         hint_flags=flags,
         hint_given=given,
-        words=torch.from_numpy(words),
+        words=torch.from_numpy(views.words),
     )
     log_duration = torch.from_numpy(np.log(np.array(split.duration_s[indices])))
-    return Batch(conditioning, latents, moving, slot_moves, loss_weights(split, indices), log_duration)
+    return Batch(conditioning, latents, moving, slot_moves, slot_latents, weights, log_duration)

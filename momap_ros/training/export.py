@@ -17,7 +17,8 @@ from momap_ros.model.checkpoint import write_info
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.schedule import shifted_cosine_scheduler
-from momap_ros.training.small import SmallModel, SmallTraining
+from momap_ros.training.small import SmallModel
+from momap_ros.training.steps import SmallTraining
 
 
 def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
@@ -33,7 +34,7 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
     options = SmallTraining(**json.loads((run / "options.json").read_text()))
     codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
     vocabulary = json.loads((data / "vocabulary.json").read_text())
-    model = SmallModel(vocabulary, codec.latent_channels, options.channels)
+    model = SmallModel(vocabulary, codec.latent_channels, options)
     model.load_state_dict(state["average"])
     model.half()
     pipeline = MoMapPipeline(model.scene_encoder, model.denoiser, codec, shifted_cosine_scheduler(options.shift))

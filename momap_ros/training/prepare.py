@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from momap_ros.data.prepared import balanced_trajectories, learn_vocabulary, prepare_split, write_words
+from momap_ros.data.prepared import (
+    OBSERVED_SHARE,
+    balanced_trajectories,
+    learn_vocabulary,
+    prepare_split,
+    write_words,
+)
 from momap_ros.data.sample import iterate_samples
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec
@@ -28,6 +34,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of shards, see momap_ros.simulation.generate")
     parser.add_argument("--out", type=Path, required=True, help="folder for train/, codec/ and vocabulary.json")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument(
+        "--observed-share",
+        type=float,
+        default=OBSERVED_SHARE,
+        help="share of the samples seen by a simulated real camera and segmenter; the others stay exact and get their "
+        "faults in training (default %(default)s)",
+    )
     arguments = parser.parse_args()
 
     samples = itertools.islice(iterate_samples(arguments.data, "train"), FIT_SAMPLES)
@@ -40,12 +53,19 @@ def main() -> int:
         f"codec: {NUM_FUNCTIONS} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}"
     )
 
-    meta = prepare_split(arguments.data, "train", arguments.out / "train", codec, workers=arguments.workers)
-    vocabulary = learn_vocabulary(row["text"] for row in meta)
+    meta = prepare_split(
+        arguments.data,
+        "train",
+        arguments.out / "train",
+        codec,
+        workers=arguments.workers,
+        observed_share=arguments.observed_share,
+    )
+    vocabulary = learn_vocabulary(text for row in meta for text in row["texts"])
     write_words(arguments.out / "train", meta, vocabulary)
     with atomic_path(arguments.out / "vocabulary.json") as path:
         path.write_text(json.dumps(list(vocabulary.words)))
-    sentences = len({row["text"] for row in meta})
+    sentences = len({text for row in meta for text in row["texts"]})
     tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {sentences} sentences")
     return 0
 

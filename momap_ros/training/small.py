@@ -9,6 +9,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import torch.distributed as distributed
 import torch.nn.functional as functional
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from momap_ros.conditioning import CONDITION_CHANNELS
@@ -26,9 +29,10 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.denoiser import SmallDenoiser
-from momap_ros.model.scene_encoder import SceneEncoder
-from momap_ros.model.schedule import NUM_TIMESTEPS, shifted_cosine_scheduler
-from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+from momap_ros.model.schedule import shifted_cosine_scheduler
+from momap_ros.training.batches import Batch
+from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step
 
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -38,35 +42,7 @@ MALLOC = {
 }
 
 
-@dataclass(frozen=True)
-class SmallTraining:
-    """Everything that decides the result of a run, beside the data.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: scenes per step, all processes together.
-        learning_rate: peak of the cosine.
-        warmup_steps: linear rise.
-        ema_decay: of the averaged weights that are kept.
-        shift: of the noise schedule, see `shifted_cosine_scheduler`.
-        channels: widths of the denoiser.
-        mask_weight: of the moving-cell loss.
-        instance_weight: of the which-instance-moves loss.
-        duration_weight: of the duration loss.
-        seed: of weights, data order, faults and noise.
-    """
-
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 8e-4
-    warmup_steps: int = 200
-    ema_decay: float = 0.999
-    shift: float = 6.0
-    channels: tuple[int, int] = (96, 192)
-    mask_weight: float = 0.15
-    instance_weight: float = 0.1
-    duration_weight: float = 0.05
-    seed: int = 0
+LOSSES = ("latent", "mask", "instance", "motion", "duration")
 
 
 @dataclass(frozen=True)
@@ -77,8 +53,10 @@ class Launch:
         data: folder written by `momap_ros.training.prepare`.
         out: run folder, absolute.
         options: of the run.
-        workers: processes.
+        workers: processes, one GPU each on CUDA.
         save_every: steps between two saved states.
+        device: "cpu" or "cuda".
+        loaders: processes per worker that draw batches ahead; 0 = the worker itself.
     """
 
     data: Path
@@ -86,18 +64,23 @@ class Launch:
     options: SmallTraining
     workers: int
     save_every: int
+    device: str = "cpu"
+    loaders: int = 0
 
 
 class SmallModel(nn.Module):
     """Scene encoder and denoiser as one module, so that they train and average together."""
 
-    def __init__(self, vocabulary: list[str], latent_channels: int, channels: tuple[int, int]) -> None:
+    def __init__(self, vocabulary: list[str], latent_channels: int, options: SmallTraining) -> None:
         """Build both with random weights."""
         super().__init__()
-        self.scene_encoder = SceneEncoder(vocabulary=vocabulary)
-        condition_channels = CONDITION_CHANNELS + self.scene_encoder.config.written_channels
+        self.scene_encoder = SceneEncoder(vocabulary=vocabulary, latent_channels=latent_channels)
+        written = self.scene_encoder.config.written_channels + latent_channels
         self.denoiser = SmallDenoiser(
-            latent_channels=latent_channels, condition_channels=condition_channels, channels=channels
+            latent_channels=latent_channels,
+            condition_channels=CONDITION_CHANNELS + written,
+            channels=options.channels,
+            noise_shares=options.noise_shares,
         )
 
 
@@ -111,25 +94,65 @@ def training_loss(
     coefficient_weight: torch.Tensor,
     options: SmallTraining,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Weighted clean-sample loss and the three auxiliary losses.
+    """Weighted clean-sample loss and what the scene encoder is asked besides.
 
     Paper: Sec. 3.3.3 trains the denoiser on latents; the balance over instances and the auxiliary heads are ours.
     """
     alpha = alphas_cumprod[timesteps].float()[:, None, None, None]
     noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(noise.device.type, torch.bfloat16):
         scene = model.scene_encoder(batch.conditioning)
         clean, moving_logits = model.denoiser(noisy, timesteps, scene)
     latent = ((clean.float() - batch.latents) ** 2 * coefficient_weight * batch.weights).mean()
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
     mask = (mask * batch.weights[:, 0]).mean()
+    parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, coefficient_weight)
+    loss = latent + options.mask_weight * mask + options.instance_weight * parts["instance"]
+    loss = loss + options.motion_weight * parts["motion"] + options.duration_weight * parts["duration"]
+    return loss, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def encoder_loss(
+    model: SmallModel, batch: Batch, coefficient_weight: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Loss of the steps that train the scene encoder alone."""
+    with torch.autocast(batch.latents.device.type, torch.bfloat16):
+        scene = model.scene_encoder(batch.conditioning)
+    parts = scene_losses(scene, batch, coefficient_weight)
+    loss = parts["instance"] + parts["motion"] + 0.1 * parts["duration"]
+    return loss, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def scene_losses(scene: SceneEncoding, batch: Batch, coefficient_weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Which instance moves, how it is expected to, and for how long: all that needs no denoiser."""
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
-    instance = functional.binary_cross_entropy_with_logits(scene.moving_logits.float()[known], batch.slot_moves[known])
-    duration = functional.l1_loss(scene.log_duration.float(), batch.log_duration)
-    loss = latent + options.mask_weight * mask + options.instance_weight * instance + options.duration_weight * duration
-    parts = {"latent": latent, "mask": mask, "instance": instance, "duration": duration}
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+    return {
+        "instance": functional.binary_cross_entropy_with_logits(
+            scene.moving_logits.float()[known], batch.slot_moves[known]
+        ),
+        "motion": expected_motion_loss(scene.motion.float(), batch, known, coefficient_weight[:, :, 0, 0]),
+        "duration": functional.l1_loss(scene.log_duration.float(), batch.log_duration),
+    }
+
+
+def expected_motion_loss(
+    motion: torch.Tensor, batch: Batch, known: torch.Tensor, coefficient_weight: torch.Tensor
+) -> torch.Tensor:
+    """Squared error of the instances' mean latents: those that move weigh as much as those that do not.
+
+    Args:
+        motion: (B, MAX_INSTANCES, C) predicted.
+        batch: the truth.
+        known: (B, MAX_INSTANCES) bool, slots that own a cell.
+        coefficient_weight: (1, C), of mean 1.
+    """
+    error = ((motion - batch.slot_latents) ** 2 * coefficient_weight[:, None]).mean(dim=-1)
+    moves = known & (batch.slot_moves > 0)
+    still = known & (batch.slot_moves == 0)
+    of_moving = (error * moves).sum() / moves.sum().clamp(min=1)
+    of_still = (error * still).sum() / still.sum().clamp(min=1)
+    return torch.as_tensor((of_moving + of_still) / 2)
 
 
 def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
@@ -144,26 +167,22 @@ def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
             offset += parameter.numel()
 
 
-def batch_indices(split_length: int, step: int, options: SmallTraining) -> np.ndarray:
-    """Samples of one step: every epoch is one permutation, and a resumed run continues exactly in it."""
-    per_epoch = split_length // options.batch_size
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng([options.seed, 1, epoch]).permutation(split_length)
-    return np.sort(order[position * options.batch_size : (position + 1) * options.batch_size])
-
-
 def learning_rate(step: int, options: SmallTraining) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-    return options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * (0.02 + 0.98 * cosine)
+    """Linear warm-up, then a cosine down to 2 % of the peak; first for the encoder's steps, then for the others."""
+    first, last = (0, options.encoder_steps) if step < options.encoder_steps else (options.encoder_steps, options.steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - first) / (last - first)))
+    return options.learning_rate * min(1.0, (step - first + 1) / options.warmup_steps) * (0.02 + 0.98 * cosine)
 
 
 class Run:
     """The state of a training run: built new or continued from its folder."""
 
-    def __init__(self, data: Path, out: Path, options: SmallTraining, *, rank: int, world: int) -> None:
+    def __init__(
+        self, data: Path, out: Path, options: SmallTraining, *, rank: int, world: int, device: str = "cpu"
+    ) -> None:
         """Load data and codec, build the model, and resume where the folder has a state."""
         self.out, self.options, self.rank, self.world = out, options, rank, world
+        self.device = torch.device(device)
         self.split = PreparedSplit.open(data / "train")
         if len(self.split) < options.batch_size:
             raise ValueError(
@@ -173,7 +192,7 @@ class Run:
         self.codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         torch.manual_seed(options.seed)
-        self.model = SmallModel(vocabulary, self.codec.latent_channels, options.channels)
+        self.model = SmallModel(vocabulary, self.codec.latent_channels, options).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
@@ -181,15 +200,15 @@ class Run:
         self.step = 0
         state_path = out / "state.pt"
         if state_path.exists():
-            state = torch.load(state_path, weights_only=True)
+            state = torch.load(state_path, weights_only=True, map_location=self.device)
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
         scheduler = shifted_cosine_scheduler(options.shift)
-        self.alphas_cumprod = scheduler.alphas_cumprod
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         relative = (self.codec.coefficient_std / self.codec.coefficient_std[0]).sqrt()
-        self.coefficient_weight = (relative / relative.mean()).repeat(3)[None, :, None, None]
+        self.coefficient_weight = (relative / relative.mean()).repeat(3)[None, :, None, None].to(self.device)
 
     def save(self) -> None:
         """Write the state, whole or not at all."""
@@ -202,26 +221,29 @@ class Run:
         with atomic_path(self.out / "state.pt") as path:
             torch.save(state, path)
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; everything random depends on the step and the process alone."""
+    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
+        """One optimizer step; everything random depends on the step and the process alone.
+
+        Args:
+            drawn: what `draw_step` gives for this step, where somebody has drawn it already.
+        """
         options = self.options
-        indices = batch_indices(len(self.split), self.step, options)[self.rank :: self.world]
-        rng = np.random.default_rng([options.seed, 2, self.step, self.rank])
-        batch = make_batch(self.split, indices, self.codec, drops=TRAINING, rng=rng)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        noise = torch.randn(batch.latents.shape, generator=generator)
-        timesteps = torch.randint(0, NUM_TIMESTEPS, (len(indices),), generator=generator)
+        drawn = drawn or draw_step(self.split, self.codec, options, self.step, rank=self.rank, world=self.world)
+        batch = drawn.batch.to(self.device)
         # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
-        with sdpa_kernel(SDPBackend.MATH):
-            loss, parts = training_loss(
-                self.model,
-                batch,
-                noise=noise,
-                timesteps=timesteps,
-                alphas_cumprod=self.alphas_cumprod,
-                coefficient_weight=self.coefficient_weight,
-                options=options,
-            )
+        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
+            if self.step < options.encoder_steps:
+                loss, parts = encoder_loss(self.model, batch, self.coefficient_weight)
+            else:
+                loss, parts = training_loss(
+                    self.model,
+                    batch,
+                    noise=drawn.noise.to(self.device),
+                    timesteps=drawn.timesteps.to(self.device),
+                    alphas_cumprod=self.alphas_cumprod,
+                    coefficient_weight=self.coefficient_weight,
+                    options=options,
+                )
             self.optimizer.zero_grad()
             loss.backward()
         parameters = list(self.model.parameters())
@@ -237,25 +259,40 @@ class Run:
         self.step += 1
         return parts
 
+    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
+        """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
+        remaining = range(self.step, self.options.steps)
+        if not loaders:
+            yield from (None for _ in remaining)
+            return
+        ahead = StepsAhead(self.split, self.codec, self.options, remaining, rank=self.rank, world=self.world)
+        yield from DataLoader(
+            ahead, batch_size=None, num_workers=loaders, prefetch_factor=4, multiprocessing_context="fork"
+        )
+
 
 def run(rank: int, launch: Launch) -> None:
     """Train in this process; process 0 writes."""
     world, out, options = launch.workers, launch.out, launch.options
     torch.set_num_threads(1)
+    device = f"cuda:{rank}" if launch.device == "cuda" else launch.device
     if world > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=world)
-    state = Run(launch.data, out, options, rank=rank, world=world)
+        backend = "nccl" if launch.device == "cuda" else "gloo"
+        distributed.init_process_group(backend, init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=world)
+    state = Run(launch.data, out, options, rank=rank, world=world, device=device)
     log_path = out / "log.csv"
     started, first, history = time.monotonic(), state.step, []
     progress = tqdm(total=options.steps, initial=state.step, desc="train small", unit="step", disable=rank > 0)
-    while state.step < options.steps:
-        history.append(state.train_step())
+    for drawn in state.steps_ahead(launch.loaders):
+        history.append(state.train_step(drawn))
         progress.update()
         if rank == 0 and (state.step % 100 == 0 or state.step == options.steps):
             row: dict[str, Any] = {"step": state.step, "samples": state.step * options.batch_size}
-            row |= {name: round(float(np.mean([h[name] for h in history])), 5) for name in history[0]}
+            for name in LOSSES:
+                values = [parts[name] for parts in history if name in parts]
+                row[name] = round(float(np.mean(values)), 5) if values else ""
             row["samples_per_s"] = round((state.step - first) * options.batch_size / (time.monotonic() - started), 1)
-            progress.set_postfix({"latent": row["latent"], "per_s": row["samples_per_s"]})
+            progress.set_postfix({"latent": row["latent"], "motion": row["motion"], "per_s": row["samples_per_s"]})
             new = not log_path.exists()
             with log_path.open("a", newline="") as file:
                 writer = csv.DictWriter(file, row)
@@ -275,20 +312,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m momap_ros.training.small", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder written by momap_ros.training.prepare")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run continues from it")
-    parser.add_argument("--steps", type=int, required=True, help="optimizer steps")
+    parser.add_argument("--steps", type=int, required=True, help="optimizer steps, all together")
+    parser.add_argument(
+        "--encoder-steps",
+        type=int,
+        default=0,
+        help="the first of them, which train the scene encoder alone and are four times as fast (default 0)",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each (default 2)")
     parser.add_argument("--save-every", type=int, default=250, help="steps between two saved states (default 250)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, help="scenes per step, all processes together")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="one GPU per worker on cuda")
+    parser.add_argument(
+        "--loaders", type=int, default=0, help="processes per worker that build batches, for a GPU (default 0)"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    options = SmallTraining(steps=arguments.steps, seed=arguments.seed)
+    chosen = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
+    options = SmallTraining(steps=arguments.steps, encoder_steps=arguments.encoder_steps, seed=arguments.seed, **chosen)
     with atomic_path(arguments.out / "options.json") as path:
         path.write_text(json.dumps(asdict(options), indent=1) + "\n")
     (arguments.out / "rendezvous").unlink(missing_ok=True)
     # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
-    launch = Launch(arguments.data, arguments.out.absolute(), options, arguments.workers, arguments.save_every)
+    launch = Launch(
+        arguments.data,
+        arguments.out.absolute(),
+        options,
+        arguments.workers,
+        arguments.save_every,
+        arguments.device,
+        arguments.loaders,
+    )
     torch.multiprocessing.start_processes(run, args=(launch,), nprocs=arguments.workers, start_method="spawn")
     return 0
 

@@ -5,15 +5,13 @@ import pytest
 
 from momap_ros.conditioning import GRID, MAX_INSTANCES
 from momap_ros.data.augment import (
-    ROBOT_LABEL,
     Cells,
     faulty_colors,
     faulty_labels,
     faulty_points,
     slots_from_labels,
-    true_labels,
 )
-from momap_ros.data.prepared import CELL_ROLES
+from momap_ros.data.prepared import CELL_ROLES, ROBOT_LABEL, true_labels
 
 DRAWS = 600
 ACTED, OTHER = 12, 13

@@ -11,12 +11,14 @@ import torch
 from momap_ros.conditioning import GRID, MAX_WORDS, Vocabulary
 from momap_ros.data.prepared import (
     CELL_ROLES,
+    MAX_WORDINGS,
     MOVING_THRESHOLD_M,
     PreparedSplit,
     balanced_trajectories,
     cell_role,
     displacement_matrices,
     learn_vocabulary,
+    prepare_sample,
     sample_cells,
     write_words,
 )
@@ -50,7 +52,8 @@ def true_displacement(sample: Sample) -> Float32:
 def test_samples_keep_their_order(split: PreparedSplit, simulated: list[Sample]) -> None:
     assert len(split) == len(simulated)
     for row, sample in zip(split.meta, simulated, strict=True):
-        assert row == {"key": sample.key, "text": sample.text, "skill": sample.skill, "kind": sample.kind}
+        texts = [sample.text, *sample.paraphrases]
+        assert row == {"key": sample.key, "texts": texts, "skill": sample.skill, "kind": sample.kind}
     np.testing.assert_allclose(split.duration_s, [sample.duration_s for sample in simulated])
 
 
@@ -134,10 +137,13 @@ def test_prompts_are_stored_in_the_learned_vocabulary(
     split: PreparedSplit, prepared_folder: Path, simulated: list[Sample]
 ) -> None:
     words = json.loads((prepared_folder / "vocabulary.json").read_text())
-    assert words == sorted({word for sample in simulated for word in Vocabulary.split(sample.text)})
+    texts = [text for sample in simulated for text in (sample.text, *sample.paraphrases)]
+    assert words == sorted({word for text in texts for word in Vocabulary.split(text)})
     vocabulary = Vocabulary(words)
     for row, sample in zip(np.asarray(split.words), simulated, strict=True):
-        np.testing.assert_array_equal(row, vocabulary.encode(sample.text)[0])
+        for wording, text in zip(row, (sample.text, *sample.paraphrases), strict=False):
+            np.testing.assert_array_equal(wording, vocabulary.encode(text)[0])
+        assert not row[1 + len(sample.paraphrases) :].any()
 
 
 def test_the_vocabulary_is_learned_from_words() -> None:
@@ -145,8 +151,36 @@ def test_the_vocabulary_is_learned_from_words() -> None:
 
 
 def test_words_are_written_beside_the_arrays(tmp_path: Path) -> None:
-    write_words(tmp_path, [{"text": "b a"}, {"text": "a"}], Vocabulary(["a", "b"]))
-    stored = np.load(tmp_path / "words.npy")
-    assert stored.shape == (2, MAX_WORDS)
-    assert stored[0, 0] == stored[1, 0] + 1
-    assert stored[0, 1] == stored[1, 0]
+    texts = [["b a", "a"], ["a left"]]
+    write_words(tmp_path, [{"texts": wordings} for wordings in texts], Vocabulary(["a", "b", "left", "right"]))
+    stored, mirrored = np.load(tmp_path / "words.npy"), np.load(tmp_path / "mirrored_words.npy")
+    assert stored.shape == mirrored.shape == (2, MAX_WORDINGS, MAX_WORDS)
+    assert stored[0, 0, 0] == stored[1, 0, 0] + 1
+    assert stored[0, 0, 1] == stored[0, 1, 0] == stored[1, 0, 0]
+    np.testing.assert_array_equal(mirrored[0], stored[0])
+    assert mirrored[1, 0, 1] == stored[1, 0, 1] + 1
+
+
+def test_observed_samples_are_seen_through_a_sensor_and_keep_exact_targets(
+    codec: TemporalBasisCodec, simulated: list[Sample]
+) -> None:
+    exact = [prepare_sample(sample, codec, 0.0) for sample in simulated]
+    rows = [prepare_sample(sample, codec, 1.0) for sample in simulated]
+    seen = [row for row in rows if row["observed"]]
+    assert len(seen) > len(rows) / 2  # the others have no instance or no depth
+    assert not any(row["observed"] for row in exact)
+    holes = [np.isnan(row["seen_points_in_camera"][..., 2]).mean() for row in seen]
+    assert 0.01 < float(np.mean(holes)) < 0.6
+    for row, sample in zip(rows, simulated, strict=True):
+        points = row["points_in_camera"].astype(np.float32)
+        assert not np.isnan(points).any()
+        bodies = np.unique(sample.body_ids)
+        assert np.isin(row["body"], bodies).all()
+        measured = row["seen_points_in_camera"].astype(np.float32)
+        known = ~np.isnan(measured[..., 2])
+        # The pixel of a cell is the same in both: its ray, whatever its depth.
+        np.testing.assert_allclose(
+            (measured[..., :2] / measured[..., 2:])[known], (points[..., :2] / points[..., 2:])[known], atol=4e-3
+        )
+        again = prepare_sample(sample, codec, 1.0)
+        np.testing.assert_array_equal(again["label"], row["label"])

@@ -11,6 +11,7 @@ from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.training.small import SmallModel
+from momap_ros.training.steps import SmallTraining
 
 LATENTS = 30
 LENGTH = 1 + MAX_WORDS + MAX_INSTANCES
@@ -28,11 +29,12 @@ def scene(batch: int = 2) -> SceneEncoding:
     bias = torch.zeros(batch, LENGTH)
     bias[:, -12:] = -1e4
     return SceneEncoding(
-        torch.randn((batch, CONDITION_CHANNELS + 16, GRID, GRID), generator=generator),
+        torch.randn((batch, CONDITION_CHANNELS + 16 + LATENTS, GRID, GRID), generator=generator),
         torch.randn((batch, LENGTH, 128), generator=generator),
         bias,
         torch.randn((batch, 128), generator=generator),
         torch.zeros(batch, MAX_INSTANCES),
+        torch.zeros(batch, MAX_INSTANCES, LATENTS),
         torch.zeros(batch),
     )
 
@@ -46,7 +48,7 @@ TIMES = torch.tensor([999, 250])
 
 @torch.inference_mode()
 def test_an_untrained_model_predicts_no_motion() -> None:
-    denoiser = SmallModel(["block"], LATENTS, (32, 64)).denoiser
+    denoiser = SmallModel(["block"], LATENTS, SmallTraining(steps=1, channels=(32, 64))).denoiser
     clean, moving_logits = denoiser(noise(), TIMES, scene())
     assert clean.shape == (2, LATENTS, GRID, GRID)
     assert moving_logits.shape == (2, GRID, GRID)
@@ -100,6 +102,6 @@ def test_noise_and_time_are_read(denoiser: SmallDenoiser) -> None:
 
 
 def test_the_shipped_size_is_small_enough() -> None:
-    model = SmallModel([f"word{n}" for n in range(200)], LATENTS, (96, 192))
+    model = SmallModel([f"word{n}" for n in range(200)], LATENTS, SmallTraining(steps=1))
     parameters = sum(np.prod(parameter.shape) for parameter in model.parameters())
     assert 2 * parameters < 30e6  # bytes in half precision

@@ -12,6 +12,7 @@ import torch
 from momap_ros.conditioning import MAX_INSTANCES
 from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import write_info
+from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.pipeline import ARTICULATION_RESIDUAL, MIN_ARTICULATED_CELLS, MoMapPipeline
 from momap_ros.rgbd import FrameError, RGBDFrame
 
@@ -137,7 +138,10 @@ def test_a_seed_draws_the_noise_that_could_be_given(
     pipeline: MoMapPipeline, scene: tuple[RGBDFrame, InstanceMap]
 ) -> None:
     drawn = pipeline(*scene, num_hypotheses=2, generator=seeded(5))
-    given = pipeline(*scene, num_hypotheses=2, latents=noise(pipeline, 2, seed=5))
+    conditioning = pipeline.condition(drawn.grid, pipeline.vocabulary.encode("")[0], {}, 0)
+    shares, channels = pipeline.denoiser.noise_shares, pipeline.codec.latent_channels
+    latents = draw_noise(InstanceFrames.of(conditioning), shares, 2, channels, generator=seeded(5))
+    given = pipeline(*scene, num_hypotheses=2, latents=latents)
     assert torch.equal(drawn.latents, given.latents)
 
 

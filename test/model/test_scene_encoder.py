@@ -57,11 +57,13 @@ def assert_same(first: SceneEncoding, second: SceneEncoding) -> None:
 def test_shapes_are_those_documented(encoder: SceneEncoder) -> None:
     encoding = encoder(assemble(**scene_inputs()))
     width, length = encoder.config["width"], 1 + MAX_WORDS + MAX_INSTANCES
-    assert encoding.maps.shape == (2, CONDITION_CHANNELS + encoder.config["written_channels"], GRID, GRID)
+    written = encoder.config["written_channels"] + encoder.config["latent_channels"]
+    assert encoding.maps.shape == (2, CONDITION_CHANNELS + written, GRID, GRID)
     assert encoding.context.shape == (2, length, width)
     assert encoding.context_bias.shape == (2, length)
     assert encoding.summary.shape == (2, width)
     assert encoding.moving_logits.shape == (2, MAX_INSTANCES)
+    assert encoding.motion.shape == (2, MAX_INSTANCES, encoder.config["latent_channels"])
     assert encoding.log_duration.shape == (2,)
 
 
@@ -79,6 +81,31 @@ def test_what_is_written_back_is_constant_on_an_instance(encoder: SceneEncoder) 
         values = [written[scene][:, inputs["slots"][scene] == slot] for slot in range(NUM_SLOTS)]
         assert all((value == value[:, :1]).all() for value in values)
         assert not torch.allclose(values[1][:, 0], values[2][:, 0])
+
+
+@torch.inference_mode()
+def test_the_expected_motion_is_written_back(encoder: SceneEncoder) -> None:
+    inputs = scene_inputs()
+    encoding = encoder(assemble(**inputs))
+    for scene in range(2):
+        for slot in range(NUM_SLOTS):
+            cells = encoding.maps[scene, -encoder.config["latent_channels"] :, inputs["slots"][scene] == slot]
+            torch.testing.assert_close(cells, encoding.motion[scene, slot][:, None].expand_as(cells))
+
+
+@torch.inference_mode()
+def test_the_look_of_an_instance_beyond_its_means_is_read(encoder: SceneEncoder) -> None:
+    """Left and right half of an instance change places: every pooled mean and deviation stays as it was."""
+    inputs = scene_inputs(1)
+    inputs["slots"] = torch.zeros((1, GRID, GRID), dtype=torch.int64)
+    inputs["slots"][:, 8:16, 8:16] = 1
+    inputs["rgb"][:, 16:32, 16:24] = 0.9
+    inputs["rgb"][:, 16:32, 24:32] = -0.9
+    striped = dict(inputs, rgb=inputs["rgb"].clone())
+    striped["rgb"][:, 16:32, 16:32] = torch.tensor([0.9, 0.9, -0.9, -0.9]).repeat(4)[None, None, :, None]
+    torch.testing.assert_close(assemble(**inputs).tokens, assemble(**striped).tokens, atol=1e-5, rtol=1e-5)
+    first, second = encoder(assemble(**inputs)).motion[0, 1], encoder(assemble(**striped)).motion[0, 1]
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 @torch.inference_mode()

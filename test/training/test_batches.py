@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ALL = np.arange(12)
 CLEAN = Drops(text=1.0, hints="none", faults=False)
+UNMIRRORED = dataclasses.replace(TRAINING, mirrored=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_equal_seeds_give_equal_batches(split: PreparedSplit, codec: TemporalBas
 def test_targets_are_the_true_motion_whatever_is_drawn(
     split: PreparedSplit, codec: TemporalBasisCodec, simulated: list[Sample]
 ) -> None:
-    faulty, clean = drawn(split, codec, TRAINING), drawn(split, codec, CLEAN)
+    faulty, clean = drawn(split, codec, UNMIRRORED), drawn(split, codec, CLEAN)
     assert torch.equal(faulty.latents, clean.latents)
     for index, sample in enumerate(simulated):
         rows, columns = sample_cells(sample)
@@ -70,7 +72,7 @@ def test_without_faults_the_conditioning_is_the_scene(
     split: PreparedSplit, codec: TemporalBasisCodec, simulated: list[Sample]
 ) -> None:
     conditioning = drawn(split, codec, CLEAN).conditioning
-    np.testing.assert_array_equal(conditioning.words, split.words)
+    np.testing.assert_array_equal(conditioning.words, split.words[:, 0])
     for index, sample in enumerate(simulated):
         rows, columns = sample_cells(sample)
         ids = sample.instance_map(merge_robot=True).ids[rows, columns]
@@ -82,7 +84,7 @@ def test_without_faults_the_conditioning_is_the_scene(
 
 
 def test_a_slot_moves_when_most_of_its_cells_move(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
-    batch = drawn(split, codec, TRAINING, 3)
+    batch = drawn(split, codec, UNMIRRORED, 3)
     for index in ALL:
         slots = batch.conditioning.slots[index].numpy()
         for slot in range(MAX_INSTANCES):
@@ -95,7 +97,13 @@ def test_prompts_are_dropped_as_a_whole(split: PreparedSplit, codec: TemporalBas
     kept = torch.cat([drawn(split, codec, TRAINING, seed).conditioning.words.any(dim=1) for seed in range(12)])
     assert 0.75 < float(kept.float().mean()) < 0.95  # 0.85 of 144, standard deviation 0.03
     strange = drawn(split, codec, Drops(text=1.0, hints="none", faults=True)).conditioning.words.numpy()
-    changed = strange != split.words
+    known = [[set(wording[wording > 0]) for wording in wordings] for wordings in split.words]
+    for row, wordings in zip(strange, known, strict=True):
+        learned = set(row[row > HASH_BUCKETS])
+        assert any(learned <= wording for wording in wordings)
+    texts = {tuple(drawn(split, codec, TRAINING, seed).conditioning.words[0].tolist()) for seed in range(12)}
+    assert len(texts) > 3  # paraphrases
+    changed = (strange > 0) & (strange <= HASH_BUCKETS)
     assert ((strange[changed] >= 1) & (strange[changed] <= HASH_BUCKETS)).all()
 
 
@@ -131,7 +139,7 @@ def test_hints_are_the_signs_of_the_true_displacement(
 def test_hints_are_given_to_half_of_the_scenes(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
     none, moved_only, everything = 0, 0, 0
     for seed in range(12):
-        batch = drawn(split, codec, dataclasses.replace(TRAINING, faults=False), seed)
+        batch = drawn(split, codec, dataclasses.replace(UNMIRRORED, faults=False), seed)
         given = batch.conditioning.maps[:, 28].numpy() > 0
         slots = batch.conditioning.slots.numpy()
         moves = np.take_along_axis(batch.slot_moves.numpy(), slots.reshape(12, -1), axis=1).reshape(slots.shape) > 0
@@ -150,10 +158,15 @@ def test_hints_are_given_to_half_of_the_scenes(split: PreparedSplit, codec: Temp
     assert 0.11 < everything / 144 < 0.39
 
 
+def everything(count: int) -> np.ndarray:
+    """Slots in which every cell belongs to an instance."""
+    return np.ones((count, GRID, GRID), np.int64)
+
+
 def test_loss_weights_give_every_group_its_share(split: PreparedSplit) -> None:
-    weights = loss_weights(split, ALL).numpy()[:, 0]
+    weights = loss_weights(split, ALL, everything(len(ALL))).numpy()[:, 0]
     assert weights.mean() == pytest.approx(1.0)
-    one_sample_each = [loss_weights(split, ALL[index : index + 1]).numpy()[0, 0] for index in ALL]
+    one_sample_each = [loss_weights(split, ALL[i : i + 1], everything(1)).numpy()[0, 0] for i in ALL]
     complete = 0
     for index, alone in enumerate(one_sample_each):
         role, body, moving = split.role[index], split.body[index], split.moving[index]
@@ -188,16 +201,60 @@ def test_two_moved_objects_halve_their_share_and_a_tiny_one_gets_part_of_it() ->
     split = PreparedSplit(
         rgb=unused,
         points_in_camera=unused,
+        seen_points_in_camera=unused,
+        observed=unused,
+        label=unused,
         body=body,
         role=role,
         mover=unused,
         moving=moving,
         latent_from_point=unused,
         words=unused,
+        mirrored_words=unused,
         scale_m=unused,
         duration_s=unused,
         meta=[{}],
     )
-    weights = loss_weights(split, np.array([0])).numpy()[0, 0]
+    weights = loss_weights(split, np.array([0]), everything(1)).numpy()[0, 0]
     sums = np.array([weights[body[0] == b].sum() for b in (0, 7, 8, 9, 10)])
     np.testing.assert_allclose(sums / sums[0], np.array([0.25, 0.1, 0.1, 0.05, 0.15]) / 0.25, rtol=1e-4)
+    slots = np.where(body == 8, 0, 1).astype(np.int64)
+    lost = loss_weights(split, np.array([0]), slots).numpy()[0, 0]
+    assert not lost[body[0] == 8].any()  # no forecast can move what belongs to no instance
+    assert lost[body[0] == 0].all()
+
+
+# --- mirrors
+
+
+def test_a_mirrored_scene_moves_as_in_a_mirror(
+    split: PreparedSplit, codec: TemporalBasisCodec, prepared_folder: Path
+) -> None:
+    """Points and motions change the sign of x, images are flipped, left is right; metres and times stay."""
+    plain = drawn(split, codec, CLEAN)
+    mirrored = drawn(split, codec, dataclasses.replace(CLEAN, mirrored=1.0))
+    moved, seen = codec.decode(plain.latents.movedim(1, -1)), codec.decode(mirrored.latents.movedim(1, -1))
+    torch.testing.assert_close(seen.flip(2) * torch.tensor([-1.0, 1, 1]), moved)
+    points, other = plain.conditioning.maps[:, 15:18], mirrored.conditioning.maps[:, 15:18]
+    torch.testing.assert_close(other.flip(3) * torch.tensor([-1.0, 1, 1])[:, None, None], points)
+    first = plain.conditioning.maps[:, :12].unflatten(1, (3, 2, 2))  # colour channel, row and column in the cell
+    second = mirrored.conditioning.maps[:, :12].unflatten(1, (3, 2, 2))
+    torch.testing.assert_close(second.flip(5).flip(3), first)
+    assert torch.equal(mirrored.weights.flip(3), plain.weights)
+    assert torch.equal(mirrored.moving.flip(2), plain.moving)
+    vocabulary = json.loads((prepared_folder / "vocabulary.json").read_text())
+    word = {name: 1 + HASH_BUCKETS + vocabulary.index(name) for name in ("left", "right") if name in vocabulary}
+    assert word  # some sentence says where to
+    numbers, exchanged = plain.conditioning.words, mirrored.conditioning.words
+    for name, opposite in (("left", "right"), ("right", "left")):
+        if name in word and opposite in word:
+            assert torch.equal(numbers == word[name], exchanged == word[opposite])
+
+
+def test_hints_of_a_mirrored_scene_are_mirrored(split: PreparedSplit, codec: TemporalBasisCodec) -> None:
+    told = Drops(text=1.0, hints="all", faults=False)
+    plain, mirrored = drawn(split, codec, told), drawn(split, codec, dataclasses.replace(told, mirrored=1.0))
+    flags = plain.conditioning.maps[:, 19:28].unflatten(1, (3, 3))  # axis, sign
+    seen = mirrored.conditioning.maps[:, 19:28].unflatten(1, (3, 3)).flip(4)
+    assert torch.equal(seen[:, 1:], flags[:, 1:])
+    assert torch.equal(seen[:, 0].flip(1), flags[:, 0])

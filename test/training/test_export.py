@@ -15,7 +15,8 @@ from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.training import export as export_module
 from momap_ros.training.export import export
-from momap_ros.training.small import Launch, SmallTraining, run
+from momap_ros.training.small import Launch, run
+from momap_ros.training.steps import SmallTraining
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
@@ -94,7 +95,7 @@ def test_the_schedule_is_that_of_the_training(exported: Path) -> None:
     stored = MoMapPipeline.from_pretrained(exported).scheduler
     assert torch.equal(stored.alphas_cumprod, shifted_cosine_scheduler(OPTIONS.shift).alphas_cumprod)
     assert not torch.equal(
-        stored.alphas_cumprod, shifted_cosine_scheduler(replace(OPTIONS, shift=2.0).shift).alphas_cumprod
+        stored.alphas_cumprod, shifted_cosine_scheduler(replace(OPTIONS, shift=6.0).shift).alphas_cumprod
     )
     assert stored.config["prediction_type"] == "sample"
 

@@ -19,12 +19,12 @@ from momap_ros.training.small import (
     Launch,
     Run,
     SmallModel,
-    SmallTraining,
-    batch_indices,
+    expected_motion_loss,
     learning_rate,
     run,
     training_loss,
 )
+from momap_ros.training.steps import SmallTraining, batch_indices
 
 OPTIONS = SmallTraining(steps=30, batch_size=4, warmup_steps=5, channels=(32, 64))
 
@@ -82,6 +82,15 @@ def test_the_learning_rate_rises_and_falls_as_a_cosine() -> None:
     assert (np.diff(rates[:90]) > 0).all()
 
 
+def test_the_learning_rate_starts_anew_after_the_encoders_steps() -> None:
+    options = SmallTraining(steps=1000, encoder_steps=400, warmup_steps=100, learning_rate=2e-3)
+    rates = np.array([learning_rate(step, options) for step in range(1001)])
+    alone = SmallTraining(steps=400, warmup_steps=100, learning_rate=2e-3)
+    np.testing.assert_allclose(rates[:400], [learning_rate(step, alone) for step in range(400)])
+    alone = SmallTraining(steps=600, warmup_steps=100, learning_rate=2e-3)
+    np.testing.assert_allclose(rates[400:], [learning_rate(step, alone) for step in range(601)])
+
+
 # --- the loss
 
 
@@ -114,8 +123,24 @@ def test_the_loss_of_an_untrained_model_is_known(prepared_folder: Path, tmp_path
     assert parts["latent"] == pytest.approx(float(power), rel=1e-4)
     assert parts["mask"] == pytest.approx(math.log(2), rel=1e-4)
     assert float(loss.detach()) == pytest.approx(
-        parts["latent"] + 0.15 * parts["mask"] + 0.1 * parts["instance"] + 0.05 * parts["duration"], rel=1e-4
+        parts["latent"]
+        + 0.15 * parts["mask"]
+        + 0.1 * parts["instance"]
+        + 0.3 * parts["motion"]
+        + 0.05 * parts["duration"],
+        rel=1e-4,
     )
+
+
+def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:
+    """Errors of 2 on every moving and 1 on every resting instance: (4 + 1) / 2, however many there are of each."""
+    batch, codec = batch_of(prepared_folder, 12)
+    known = batch.conditioning.token_valid.clone()
+    known[:, 0] = False
+    assert 0 < int(batch.slot_moves[known].sum()) != int((1 - batch.slot_moves[known]).sum())
+    predicted = batch.slot_latents + 1 + batch.slot_moves[..., None]
+    weight = torch.ones(1, codec.latent_channels)
+    assert float(expected_motion_loss(predicted, batch, known, weight)) == pytest.approx(2.5, rel=1e-5)
 
 
 def test_the_loss_falls(prepared_folder: Path, tmp_path: Path) -> None:
@@ -128,8 +153,21 @@ def test_the_loss_falls(prepared_folder: Path, tmp_path: Path) -> None:
                 state.train_step()
         after = loss_of(state, batch)[1]
     assert after["latent"] < 0.85 * before["latent"]
-    assert after["mask"] < 0.85 * before["mask"]
+    assert after["mask"] < 0.9 * before["mask"]
     assert after["instance"] < before["instance"]
+
+
+def test_the_encoders_steps_leave_the_denoiser_as_it_is(prepared_folder: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, steps=22, encoder_steps=20)
+    state = new_run(prepared_folder, tmp_path, options)
+    before = copy.deepcopy(state.model.state_dict())
+    parts = [state.train_step() for _ in range(20)]
+    assert all(set(step) == {"instance", "motion", "duration"} for step in parts)
+    assert np.mean([step["instance"] for step in parts[-5:]]) < np.mean([step["instance"] for step in parts[:5]])
+    for key, value in state.model.denoiser.state_dict().items():
+        assert torch.equal(value, before[f"denoiser.{key}"]), key
+    assert "latent" in state.train_step()
+    assert not torch.equal(state.model.denoiser.conv_out.weight, before["denoiser.conv_out.weight"])
 
 
 # --- runs
@@ -244,6 +282,6 @@ def test_the_two_processes_share_one_batch_without_overlap() -> None:
 
 
 def test_the_model_is_scene_encoder_and_denoiser() -> None:
-    model = SmallModel(["a"], 30, (32, 64))
+    model = SmallModel(["a"], 30, OPTIONS)
     assert {key.split(".")[0] for key in model.state_dict()} == {"scene_encoder", "denoiser"}
-    assert model.denoiser.config["condition_channels"] == 29 + model.scene_encoder.config["written_channels"]
+    assert model.denoiser.config["condition_channels"] == 29 + model.scene_encoder.config["written_channels"] + 30

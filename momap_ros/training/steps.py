@@ -1,0 +1,122 @@
+"""What every step of a training run is made of: which samples, seen how, with what noise, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from momap_ros.data.prepared import PreparedSplit
+from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.noise import InstanceFrames, NoiseShares, draw_noise
+from momap_ros.model.schedule import NUM_TIMESTEPS
+from momap_ros.training.batches import TRAINING, Batch, make_batch
+
+
+@dataclass(frozen=True)
+class SmallTraining:
+    """Everything that decides the result of a run, beside the data.
+
+    Attributes:
+        steps: optimizer steps, all together.
+        encoder_steps: the first of them, which train the scene encoder alone. To read a scene (which object the
+            sentence means, where to) takes longest to learn and needs no denoiser: these steps are four times as fast.
+        batch_size: scenes per step, all processes together.
+        learning_rate: peak of the cosine.
+        warmup_steps: linear rise.
+        ema_decay: of the averaged weights that are kept.
+        shift: of the noise schedule, see `shifted_cosine_scheduler`.
+        noise_shares: shift, tilt and white share of the noise, see `momap_ros.model.noise`.
+        channels: widths of the denoiser.
+        mask_weight: of the moving-cell loss.
+        instance_weight: of the which-instance-moves loss.
+        motion_weight: of the expected-motion-of-an-instance loss.
+        duration_weight: of the duration loss.
+        seed: of weights, data order, faults and noise.
+    """
+
+    steps: int
+    encoder_steps: int = 0
+    batch_size: int = 64
+    learning_rate: float = 8e-4
+    warmup_steps: int = 200
+    ema_decay: float = 0.999
+    shift: float = 2.0
+    noise_shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    channels: tuple[int, int] = (96, 192)
+    mask_weight: float = 0.15
+    instance_weight: float = 0.1
+    motion_weight: float = 0.3
+    duration_weight: float = 0.05
+    seed: int = 0
+
+
+def batch_indices(split_length: int, step: int, options: SmallTraining) -> np.ndarray:
+    """Samples of one step: every epoch is one permutation, and a resumed run continues exactly in it."""
+    per_epoch = split_length // options.batch_size
+    epoch, position = divmod(step, per_epoch)
+    order = np.random.default_rng([options.seed, 1, epoch]).permutation(split_length)
+    return np.sort(order[position * options.batch_size : (position + 1) * options.batch_size])
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnStep:
+    """What one process needs for one step.
+
+    Attributes:
+        batch: B scenes.
+        noise: (B, C, 32, 32).
+        timesteps: (B,) int64.
+    """
+
+    batch: Batch
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+
+
+def draw_step(
+    split: PreparedSplit, codec: TemporalBasisCodec, options: SmallTraining, step: int, *, rank: int, world: int
+) -> DrawnStep:
+    """Draw a step; it depends on the step and the process alone, so that a run can go on anywhere."""
+    indices = batch_indices(len(split), step, options)[rank::world]
+    rng = np.random.default_rng([options.seed, 2, step, rank])
+    batch = make_batch(split, indices, codec, drops=TRAINING, rng=rng)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    frames, shares = InstanceFrames.of(batch.conditioning), NoiseShares(*options.noise_shares)
+    noise = draw_noise(frames, shares, len(indices), batch.latents.shape[1], generator=generator)
+    return DrawnStep(batch, noise, torch.randint(0, NUM_TIMESTEPS, (len(indices),), generator=generator))
+
+
+class StepsAhead(Dataset[DrawnStep]):
+    """The steps of a run as a data set, for worker processes to draw."""
+
+    def __init__(
+        self,
+        split: PreparedSplit,
+        codec: TemporalBasisCodec,
+        options: SmallTraining,
+        steps: range,
+        *,
+        rank: int,
+        world: int,
+    ) -> None:
+        """Remember what is drawn from."""
+        self.split, self.codec, self.options, self.steps, self.rank, self.world = (
+            split,
+            codec,
+            options,
+            steps,
+            rank,
+            world,
+        )
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.steps)
+
+    def __getitem__(self, position: int) -> DrawnStep:
+        """One of them."""
+        torch.set_num_threads(1)
+        return draw_step(self.split, self.codec, self.options, self.steps[position], rank=self.rank, world=self.world)
