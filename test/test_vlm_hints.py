@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY, raising=False)
 
 
-def ask(chat: ChatServer, **changes: object) -> Hints:
+def ask(chat: ChatServer, **changes: Any) -> Hints:  # noqa: ANN401  (settings of any type)
     config = VlmConfig(base_url=chat.base_url, model="small-vlm", api_key_variable=KEY, backoff_s=0.01, timeout_s=30.0)
     return ask_for_hints(PICTURE, "lift the cup", [4, 7], dataclasses.replace(config, **changes))
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from momap_ros.geometry import Float64, FloatArray, PinholeCamera, project
+from momap_ros.geometry import Float32, Float64, FloatArray, PinholeCamera, project
+from momap_ros.instances import Int32
 from momap_ros.momap import PointTrajectories
 from momap_ros.shapes import check_shapes
 
@@ -134,3 +135,26 @@ def check_in_camera(trajectories: PointTrajectories, camera: PinholeCamera) -> N
             f"0; got {worst:.1f} px from them in frame {trajectories.frame_id!r}; leave target_frame empty, or "
             "transform them back with momap_ros.selection.in_frame"
         )
+
+
+def fixed_tracks(
+    trajectories: PointTrajectories, num_points: int, num_steps: int, seed: int
+) -> tuple[Float32, Bool, Int32]:
+    """The first hypothesis of points of all objects, in arrays whose shapes do not depend on what is in view.
+
+    Points are drawn at random, repeated where there are too few; steps are spread evenly over the forecast, positions
+    linear in between.
+
+    Returns:
+        (num_points, num_steps, 3) metres, zeros where unknown; (num_points, num_steps), where they are known: nowhere
+        without objects; (num_points,) instance of each point, 0 without objects.
+    """
+    times_s = uniform_times_s(trajectories, num_steps)
+    positions, object_ids = np.full((num_points, num_steps, 3), np.nan), np.zeros(num_points, np.int32)
+    ids = [instance_id for instance_id in np.unique(trajectories.object_ids).tolist() if instance_id > 0]
+    if ids:
+        points = draw_points(points_of(trajectories, ids), num_points, seed)
+        positions = resample_in_time(trajectories.positions[0, points], trajectories.step_s, times_s)
+        object_ids = trajectories.object_ids[points]
+    valid: Bool = np.asarray(np.isfinite(positions).all(axis=-1))
+    return np.where(valid[..., None], positions, 0.0).astype(np.float32), valid, object_ids
