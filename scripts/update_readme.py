@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the parts of README.md and docs/data_card.md that are made from the code and from benchmarks/results.
+"""Rewrites the parts of README.md and two pages of docs/ that are made from the code and from benchmarks/results.
 
     python scripts/update_readme.py
 
@@ -16,16 +16,18 @@ from momap_ros.benchmark.report import markdown, read_report
 from momap_ros.config import (
     ForecastConfig,
     ForecastNodeConfig,
+    HintsConfig,
     InputConfig,
     MarkersConfig,
     ObjectMotionConfig,
     SegmentationConfig,
+    VlmConfig,
 )
 from momap_ros.files import atomic_path
 from momap_ros.ros.parameters import parameter_table_markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/data_card.md")
+PAGES = ("README.md", "docs/data_card.md", "docs/policies.md")
 DATA_ENGINE = REPOSITORY / "benchmarks/results/data/data_engine.json"
 PART = re.compile(r"(<!-- made: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 GROUPS = {
@@ -35,6 +37,8 @@ GROUPS = {
     "segmentation": SegmentationConfig,
     "motion": ObjectMotionConfig,
     "markers": MarkersConfig,
+    "hints": HintsConfig,
+    "vlm": VlmConfig,
 }
 
 

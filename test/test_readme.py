@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/conventions.md", "docs/data_and_training.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "docs/conventions.md",
+    "docs/data_and_training.md",
+    "docs/policies.md",
+)
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
 REPOSITORY = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -183,9 +190,12 @@ def test_made_parts_are_up_to_date() -> None:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     text = text_of("README.md")
-    assert len(module.PART.findall(text)) == len(module.GROUPS) + 1
+    policies = text_of("docs/policies.md")
+    made = [found[1] for found in module.PART.findall(text) + module.PART.findall(policies)]
+    assert sorted(made) == sorted([*module.GROUPS, "benchmark"])
     assert module.updated(text) == text, "run: python scripts/update_readme.py"
     assert module.updated(text.replace("`0.02`", "`0.03`", 1)) == text
+    assert module.updated(policies) == policies, "run: python scripts/update_readme.py"
     card = text_of("docs/data_card.md")
     assert [found[1] for found in module.PART.findall(card)] == ["data_engine"]
     assert module.updated(card) == card, "run: python scripts/update_readme.py"
