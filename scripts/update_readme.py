@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the parts of README.md and two pages of docs/ that are made from the code and from benchmarks/results.
+"""Rewrites the parts of README.md and docs/data_card.md that are made from the code and from benchmarks/results.
 
     python scripts/update_readme.py
 
@@ -27,7 +27,7 @@ from momap_ros.files import atomic_path
 from momap_ros.ros.parameters import parameter_table_markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/data_card.md", "docs/policies.md")
+PAGES = ("README.md", "docs/data_card.md")
 DATA_ENGINE = REPOSITORY / "benchmarks/results/data/data_engine.json"
 PART = re.compile(r"(<!-- made: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 GROUPS = {
