@@ -42,6 +42,7 @@ EXTRAS = {
     # Exact: another physics engine gives other data from the same seed. Its wheels begin at Python 3.11.
     "sim": ["mujoco==4.0.0; python_version >= '3.11'"],
     "data": ["pyarrow>=16.1"],  # the first that runs with NumPy 2; Parquet tables of LeRobot data sets
+    "policy": ["gymnasium>=1.0"],  # the first with the present Wrapper; environments that hold forecasts
     "view": ["open3d-cpu>=0.18; platform_machine == 'x86_64'"],  # same import as open3d, without CUDA
     # Exact where another release judges the same code otherwise.
     "test": ["pytest>=8", "ruff==0.17.5", "mypy==2.4.1", "types-pyyaml", "types-tqdm"],

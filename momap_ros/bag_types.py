@@ -17,6 +17,8 @@ COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 STRING = "std_msgs/msg/String"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
+MOTION_HINT = "momap_ros/msg/MotionHint"
+MOTION_HINTS = "momap_ros/msg/MotionHints"
 POINT_TRAJECTORIES = "momap_ros/msg/PointTrajectories"
 OBJECT_MOTION = "momap_ros/msg/ObjectMotion"
 OBJECT_MOTION_ARRAY = "momap_ros/msg/ObjectMotionArray"
@@ -50,7 +52,7 @@ def type_store() -> Typestore:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
-    for name in (OBJECT_MOTION, OBJECT_MOTION_ARRAY, POINT_TRAJECTORIES):
+    for name in (MOTION_HINT, MOTION_HINTS, OBJECT_MOTION, OBJECT_MOTION_ARRAY, POINT_TRAJECTORIES):
         text = (definition_folder() / f"{name.rpartition('/')[2]}.msg").read_text(encoding="utf-8")
         store.register(get_types_from_msg(text, name))
     return store

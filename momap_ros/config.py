@@ -198,6 +198,50 @@ class ForecastConfig(Settings):
 
 
 @dataclass(frozen=True)
+class HintsConfig(Settings):
+    """How long direction hints hold."""
+
+    max_age_s: float = setting(
+        10.0,
+        "Seconds after which a direction hint is forgotten; 0 = it holds until a newer message.",
+        minimum=0.0,
+        maximum=3600.0,
+    )
+
+
+@dataclass(frozen=True)
+class VlmConfig(Settings):
+    """Which vision-language model writes direction hints; off unless it has an address."""
+
+    base_url: str = setting(
+        "",
+        "Address of an OpenAI-compatible server, for instance http://localhost:8000/v1; empty = no model is asked.",
+        read_only=True,
+    )
+    model: str = setting("", "Name of the model, as the server knows it.", read_only=True)
+    api_key_variable: str = setting(
+        "MOMAP_VLM_API_KEY",
+        "Environment variable that holds the key; no key is sent where it is not set.",
+        read_only=True,
+    )
+    structured_output: bool = setting(
+        default=True,
+        description="Ask the server to hold the answer to a JSON schema; false where it cannot.",
+        read_only=True,
+    )
+    timeout_s: float = setting(20.0, "Longest wait for an answer, seconds.", minimum=0.1, maximum=300.0)
+    max_attempts: int = setting(
+        3, "Attempts per question, where the server fails or its answer is no hint.", minimum=1, maximum=10
+    )
+    backoff_s: float = setting(
+        1.0, "Pause before the second attempt, seconds; it doubles with each further one.", minimum=0.0, maximum=60.0
+    )
+    period_s: float = setting(
+        5.0, "Shortest time between two questions about one sentence, seconds.", minimum=0.0, maximum=3600.0
+    )
+
+
+@dataclass(frozen=True)
 class NodeConfig(Settings):
     """How a node starts."""
 

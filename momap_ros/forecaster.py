@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,7 @@ class Forecast:
         timings_s: seconds per stage: model, decode, objects.
         ignored_words: words of the prompt that the model does not know, or beyond its length limit.
         dropped_ids: instances the model could not see: too small for a cell or beyond its number of slots.
+        applied_hints: instance id -> (x, y, z) direction flags that the futures were drawn with.
     """
 
     trajectories: PointTrajectories
@@ -47,6 +48,7 @@ class Forecast:
     timings_s: dict[str, float]
     ignored_words: tuple[str, ...]
     dropped_ids: tuple[int, ...]
+    applied_hints: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def momap(self, hypothesis: int, width: int = 256, height: int = 256) -> MoMap:
         """One future as a dense MoMap of the frame stretched to width x height."""
@@ -128,7 +130,7 @@ class Forecaster:
             frame: registered colour and depth.
             instances: instance map of the same size; an empty one gives an empty forecast.
             prompt: what will happen; the configured prompt where None.
-            hints: instance id -> direction flags, see `MoMapPipeline`.
+            hints: instance id -> direction flags, see `momap_ros.hints` and `MoMapPipeline`.
 
         Raises:
             FrameError: the frame has no depth.
@@ -165,7 +167,15 @@ class Forecaster:
             "decode": decoded - drawn,
             "objects": time.perf_counter() - decoded,
         }
-        return Forecast(trajectories, objects, output, timings, output.ignored_words, output.grid.dropped_ids)
+        return Forecast(
+            trajectories,
+            objects,
+            output,
+            timings,
+            ignored_words=output.ignored_words,
+            dropped_ids=output.grid.dropped_ids,
+            applied_hints=output.applied_hints,
+        )
 
     def warm_up(self, width: int, height: int) -> float:
         """Run once on a made-up frame of the given size, so that the first real one is not slow; returns seconds."""

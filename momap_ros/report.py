@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from momap_ros.files import atomic_path
+from momap_ros.hints import AXIS_WORDS
 from momap_ros.object_motion import ObjectMotion
-
-# Optical frame (REP 103): x right, y down, z forward, away from the camera. First word for -1, second for +1.
-_WORDS = (("left", "right"), ("up", "down"), ("closer", "away"))
 
 CSV_COLUMNS = (
     "stamp_ns",
@@ -54,7 +52,7 @@ class ForecastRecord:
 
 def direction_in_words(flags: npt.NDArray[np.int8]) -> str:
     """(3,) direction flags of the camera's optical frame in words, "stays" where all are zero."""
-    words = [pair[int(flag > 0)] for flag, pair in zip(flags, _WORDS, strict=True) if flag != 0]
+    words = [pair[int(flag > 0)] for flag, pair in zip(flags, AXIS_WORDS, strict=True) if flag != 0]
     return ", ".join(words) or "stays"
 
 
@@ -64,7 +62,9 @@ def direction_from_words(words: str) -> tuple[int, int, int]:
     Raises:
         ValueError: an unknown word, or two that contradict each other.
     """
-    known = {word: (axis, sign) for axis, pair in enumerate(_WORDS) for word, sign in zip(pair, (-1, 1), strict=True)}
+    known = {
+        word: (axis, sign) for axis, pair in enumerate(AXIS_WORDS) for word, sign in zip(pair, (-1, 1), strict=True)
+    }
     flags = [0, 0, 0]
     given = [word.strip() for word in words.split(",")]
     for word in given if given != ["stays"] else []:

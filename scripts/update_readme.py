@@ -16,10 +16,12 @@ from momap_ros.benchmark.report import markdown, read_report
 from momap_ros.config import (
     ForecastConfig,
     ForecastNodeConfig,
+    HintsConfig,
     InputConfig,
     MarkersConfig,
     ObjectMotionConfig,
     SegmentationConfig,
+    VlmConfig,
 )
 from momap_ros.files import atomic_path
 from momap_ros.ros.parameters import parameter_table_markdown
@@ -35,6 +37,8 @@ GROUPS = {
     "segmentation": SegmentationConfig,
     "motion": ObjectMotionConfig,
     "markers": MarkersConfig,
+    "hints": HintsConfig,
+    "vlm": VlmConfig,
 }
 
 

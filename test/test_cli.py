@@ -181,6 +181,11 @@ def test_an_interruption_is_no_error(capsys: pytest.CaptureFixture[str]) -> None
             ["forecast", "x", "--out", "o", "--hint", "3=north"],
             "expected ID=WORDS, for instance 3=right,up, got '3=north'",
         ),
+        (
+            ["forecast", "x", "--out", "o", "--hints", '{"hints": [{"id": 3, "x": "up", "y": "up", "z": "stay"}]}'],
+            "hint for instance 3, axis x: expected left, stay or right (or -, 0, +), got 'up'",
+        ),
+        (["forecast", "x", "--out", "o", "--hints", "absent.json"], "No such file or directory: 'absent.json'"),
         (["forecast", "x", "--out", "o", "--frames", "1,b"], "expected frame numbers like 0,12,24, got '1,b'"),
         (["forecast", "x", "--out", "o", "--every", "0"], "expected a whole number from 1 on, got 0"),
     ],

@@ -142,6 +142,52 @@ def test_instances_found_here_and_hints_change_the_forecast(
     assert "77" in capsys.readouterr().err
 
 
+def test_hints_come_as_json_or_as_a_file_and_are_echoed(
+    bag: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--checkpoint", str(tiny_checkpoint), "--num-hypotheses", "1", "--num-inference-steps", "1"]
+    options += ["--device", "cpu", "--pictures", "none", "--frames", "0"]
+    text = '{"hints": [{"id": 1, "x": "right", "y": "up", "z": "stay"}]}'
+    file = tmp_path / "hints.json"
+    file.write_text(text)
+    ends = []
+    for name, more in (
+        ("json", ["--hints", text]),
+        ("file", ["--hints", str(file)]),
+        ("words", ["--hint", "1=right,up"]),
+        ("plain", []),
+    ):
+        assert main(["forecast", str(bag), "--out", str(tmp_path / name), *options, *more]) == 0
+        (stored,) = read_forecasts(tmp_path / name / "forecast_bag")
+        ends.append(stored.trajectories.positions[0, :, -1])
+        assert ("hints: 1: right, up" in capsys.readouterr().out) == (name != "plain")
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_array_equal(ends[0], ends[2])
+    assert np.abs(ends[0] - ends[3]).max() > 1e-4
+    assert main(["forecast", str(bag), "--out", str(tmp_path / "x"), *options, "--hints", text, "--hint", "1=up"]) == 1
+    assert "expected every instance once, got instance 1 again" in capsys.readouterr().err
+
+
+def test_hints_for_what_leaves_the_view_are_warned_of(
+    bag: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BagReader(bag) as reader:
+        first, second, _ = reader.frames()
+    assert first.instances is not None
+    with BagWriter(tmp_path / "bag") as writer:
+        for item, instance_id in ((first, 8), (second, 5)):
+            writer.write_frame(item.frame, millimetres=True)
+            renamed = np.where(first.instances.ids > 0, instance_id, 0).astype(np.int32)
+            writer.write_instances(InstanceMap(renamed), item.frame.stamp_ns, item.frame.frame_id)
+    options = ["--checkpoint", str(tiny_checkpoint), "--num-hypotheses", "1", "--num-inference-steps", "1"]
+    options += ["--device", "cpu", "--pictures", "none", "--instances", "bag", "--hint", "8=up"]
+    assert main(["forecast", str(tmp_path / "bag"), "--out", str(tmp_path / "out"), *options]) == 0
+    printed = capsys.readouterr()
+    assert "frame 0, hints: 8: up" in printed.out
+    assert "frame 1, hints: none" in printed.out
+    assert "frame 1: not in view, or too small for the model, so their hints were not used: 8" in printed.err
+
+
 def test_view_saves_what_it_would_show(
     results: Path, bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

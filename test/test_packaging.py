@@ -23,7 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-MESSAGES = ("ObjectMotion", "ObjectMotionArray", "PointTrajectories")
+MESSAGES = ("MotionHint", "MotionHints", "ObjectMotion", "ObjectMotionArray", "PointTrajectories")
 # ROS packages whose Python module has another name.
 MODULES = {"tf2_ros_py": "tf2_ros"}
 FIELD = re.compile(r"^(?P<type>[\w/]+(?:\[\d*\])?) +(?P<name>\w+) +# (?P<comment>.+)$")

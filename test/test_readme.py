@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/conventions.md", "docs/data_and_training.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "docs/conventions.md",
+    "docs/data_and_training.md",
+    "docs/policies.md",
+)
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
 REPOSITORY = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -133,7 +140,8 @@ def problem_with_script(name: str, options: set[str]) -> str | None:
         return f"no executable {name}"
     found = re.search(r"from (momap_ros[\w.]+) import main", path.read_text(encoding="utf-8"))
     assert found is not None
-    missing = options - options_of_module(REPOSITORY.joinpath(*found[1].split(".")).with_suffix(".py"))
+    # What ROS itself takes comes after --ros-args.
+    missing = options - {"--ros-args"} - options_of_module(REPOSITORY.joinpath(*found[1].split(".")).with_suffix(".py"))
     return f"no option {missing}" if missing else None
 
 

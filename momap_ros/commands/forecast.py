@@ -22,6 +22,7 @@ from momap_ros.commands.common import (
     warn,
 )
 from momap_ros.config import ForecastConfig, ObjectMotionConfig, SegmentationConfig
+from momap_ros.hints import Hints, describe_hints, in_view, parse_hints
 
 if TYPE_CHECKING:
     from momap_ros.bag import BagFrame
@@ -38,6 +39,7 @@ futures, and each object gets a motion. No ROS is needed.
 example:
   momap forecast kitchen_bag --prompt "put the cup on the plate" --out out/cup
   momap forecast kitchen_bag --frames 0 --hint 3=right,up --out out/hinted
+  momap forecast kitchen_bag --hints hints.json --out out/hinted
 
 what comes out, in the folder --out:
   objects.csv        one line per object and frame: probability to move, direction, distance, residual (SI units)
@@ -73,6 +75,13 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
         type=_hint,
         metavar="ID=WORDS",
         help="direction of an instance, for instance 3=right,up or 4=stays; may be repeated",
+    )
+    parser.add_argument(
+        "--hints",
+        default={},
+        type=_hints,
+        metavar="FILE|JSON",
+        help='directions as JSON, or a file of it: {"hints": [{"id": 3, "x": "right", "y": "up", "z": "stay"}]}',
     )
     parser.add_argument(
         "--instances",
@@ -137,12 +146,16 @@ def run(arguments: argparse.Namespace) -> int:
         config = read_settings(arguments, ForecastConfig, prompt=arguments.prompt or "")
         forecaster = Forecaster(config, read_settings(arguments, ObjectMotionConfig, prefix="motion-"))
         source = InstanceSource(arguments)
+        hints = _all_hints(arguments)
         for item in selected_frames(arguments, bag, what="forecast"):
             instances = source.of(item)
             if instances is None:
                 continue
             prompt = item.prompt if arguments.prompt is None else arguments.prompt
-            forecast = forecaster(item.frame, instances, prompt, dict(arguments.hint) or None)
+            # The ids are those of the first frame, so one that is not there is a mistake; later it may leave the view.
+            used = hints if not records else in_view(hints, instances.areas_px)[0]
+            forecast = forecaster(item.frame, instances, prompt, used)
+            tell_hints(item.index, hints, forecast)
             result = Result(item, instances, prompt, forecast)
             tell(result, is_new_prompt=all(record.prompt != prompt for record in records))
             store(writer, result, config, with_inputs=arguments.inputs)
@@ -172,6 +185,15 @@ def tell(result: Result, *, is_new_prompt: bool) -> None:
     if result.forecast.dropped_ids:
         ids = ", ".join(str(instance_id) for instance_id in result.forecast.dropped_ids)
         warn(f"frame {result.item.index}: no forecast for instances too small or too many for the model: {ids}")
+
+
+def tell_hints(index: int, hints: Hints, forecast: Forecast) -> None:
+    """Print which hints a forecast was drawn with, and warn of those it was not."""
+    if hints:
+        say(f"\nframe {index}, hints: {describe_hints(forecast.applied_hints)}")
+    unused = ", ".join(str(instance_id) for instance_id in hints if instance_id not in forecast.applied_hints)
+    if unused:
+        warn(f"frame {index}: not in view, or too small for the model, so their hints were not used: {unused}")
 
 
 def store(writer: BagWriter, result: Result, config: ForecastConfig, *, with_inputs: bool) -> None:
@@ -235,6 +257,29 @@ class InstanceSource:
     def reasons(self) -> str:
         """Why frames were skipped."""
         return "; ".join(f"{count}x {reason}" for reason, count in self.skipped.most_common())
+
+
+def _all_hints(arguments: argparse.Namespace) -> Hints:
+    """What --hints and --hint say together.
+
+    Raises:
+        ValueError: an instance occurs twice.
+    """
+    hints: Hints = dict(arguments.hints)
+    for instance_id, flags in arguments.hint:
+        if instance_id in hints:
+            raise ValueError(f"--hint: expected every instance once, got instance {instance_id} again")
+        hints[instance_id] = flags
+    return hints
+
+
+def _hints(text: str) -> Hints:
+    try:
+        if not text.lstrip().startswith(("{", "[")):
+            text = Path(text).read_text(encoding="utf-8")
+        return parse_hints(text)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _hint(text: str) -> tuple[int, tuple[int, int, int]]:

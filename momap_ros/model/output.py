@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -72,6 +72,7 @@ class MoMapOutput:
         articulated: (MAX_INSTANCES,) bool, instances whose parts move differently: cells speak for themselves.
         step_s: seconds between two steps, from the predicted length of the motion.
         ignored_words: words of the prompt that are unknown or beyond the length limit.
+        applied_hints: instance id -> (x, y, z) direction flags that the drawing was conditioned on.
     """
 
     frame: RGBDFrame
@@ -85,6 +86,7 @@ class MoMapOutput:
     articulated: torch.Tensor
     step_s: float
     ignored_words: tuple[str, ...] = ()
+    applied_hints: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def num_hypotheses(self) -> int:

@@ -112,7 +112,8 @@ class MoMapPipeline(DiffusionPipeline):
             frame: registered colour and depth of any size; stretched to the model's square.
             instances: instance map of the same size; what is not an instance does not move.
             prompt: sentence that says what will happen; empty = the model decides.
-            hints: instance id -> signs of its displacement along x, y, z of the optical frame (paper Sec. 3.4.2).
+            hints: instance id -> signs of its displacement along x, y, z of the optical frame (paper Sec. 3.4.2);
+                those of instances that the model cannot see are not applied, see `MoMapOutput.applied_hints`.
             num_hypotheses: N, drawn in one batch.
             num_inference_steps: denoising steps.
             generator: source of the initial noise, on the CPU; the global one where None.
@@ -131,7 +132,8 @@ class MoMapPipeline(DiffusionPipeline):
         grid = scene_grid(frame, instances)
         # 2. Words, hints and colours -> conditioning maps (1, 29, 32, 32) and instance tokens (1, 20, 27).
         words, ignored = self.vocabulary.encode(prompt)
-        conditioning = self.condition(grid, words, hints or {}, color_seed)
+        usable = {i: tuple(flags) for i, flags in (hints or {}).items() if i not in grid.dropped_ids}
+        conditioning = self.condition(grid, words, usable, color_seed)
         # 3. Read the scene once; every hypothesis shares it.
         scene = self.scene_encoder(conditioning)
         # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
@@ -157,7 +159,18 @@ class MoMapPipeline(DiffusionPipeline):
         step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
         articulated = _articulated(latents=drawn, maps=maps, centres=centres, slots=slots, points=points, valid=valid)
         return MoMapOutput(
-            frame, instances, grid, self.codec, drawn, maps, centres, moving, articulated, step_s, tuple(ignored)
+            frame,
+            instances,
+            grid,
+            self.codec,
+            drawn,
+            maps,
+            centres,
+            moving,
+            articulated,
+            step_s,
+            ignored_words=tuple(ignored),
+            applied_hints=usable,
         )
 
     @property

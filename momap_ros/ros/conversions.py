@@ -7,7 +7,7 @@ message fields is 50 to 400 times slower.
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -26,10 +26,11 @@ from momap_ros.geometry import (
     wxyz_from_xyzw,
     xyzw_from_wxyz,
 )
+from momap_ros.hints import Hints, checked_hints
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
+from momap_ros.msg import MotionHint, MotionHints, ObjectMotionArray
 from momap_ros.msg import ObjectMotion as ObjectMotionMsg
-from momap_ros.msg import ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from momap_ros.object_motion import ObjectMotion
 
@@ -175,6 +176,21 @@ def object_motion_to_msg(motion: ObjectMotion) -> ObjectMotionMsg:
     for name in ("direction_flags", "direction_flags_1", "direction_flags_4", "direction_flags_16"):
         setattr(message, name, np.asarray(getattr(motion, name), np.int8))
     return message
+
+
+def hints_to_msg(hints: Mapping[int, Sequence[int]], header: Header) -> MotionHints:
+    """Direction hints as a message; the header is that of the image whose ids are meant."""
+    items = [MotionHint(id=instance_id, flags=np.asarray(flags, np.int8)) for instance_id, flags in hints.items()]
+    return MotionHints(header=header, hints=items)
+
+
+def hints_from_msg(message: MotionHints) -> Hints:
+    """The hints of a message.
+
+    Raises:
+        HintError: an impossible id or flag, or an instance that occurs twice.
+    """
+    return checked_hints((item.id, [int(flag) for flag in item.flags]) for item in message.hints)
 
 
 def poses_from_numpy(motion_t_from_0: Float64) -> list[Pose]:

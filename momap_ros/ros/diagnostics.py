@@ -29,6 +29,7 @@ class Statistics:
         self._arrivals: dict[str, deque[float]] = {}
         self._skipped: Counter[str] = Counter()
         self._stage_s: dict[str, float] = {}
+        self._notes: dict[str, str] = {}
         self._last_error = ""
         self._last_error_at = float("-inf")
 
@@ -56,6 +57,11 @@ class Statistics:
         with self._lock:
             self._last_error = text
             self._last_error_at = time.monotonic()
+
+    def set_note(self, name: str, text: str) -> None:
+        """State something in words."""
+        with self._lock:
+            self._notes[name] = text
 
     def set_stages(self, seconds: Mapping[str, float]) -> None:
         """Remember how long stages took that were measured elsewhere."""
@@ -101,6 +107,7 @@ class Statistics:
             values = {f"{key} [Hz]": f"{rate:.1f}" for key, rate in rates.items()}
             values |= {f"{key} [ms]": f"{seconds * 1e3:.1f}" for key, seconds in self._stage_s.items()}
             values |= {f"skipped: {reason}": str(count) for reason, count in self._skipped.items()}
+            values |= self._notes
             values["last error"] = self._last_error
             recent_error = time.monotonic() - self._last_error_at < ERROR_SHOWN_S
         values |= {f"{key} [MiB]": f"{mebibytes:.0f}" for key, mebibytes in memory_mebibytes().items()}

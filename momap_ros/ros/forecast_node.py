@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rclpy.lifecycle.publisher import LifecyclePublisher
@@ -12,7 +12,14 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
-from momap_ros.config import ForecastConfig, ForecastNodeConfig, ObjectMotionConfig, SegmentationConfig
+from momap_ros.config import (
+    ForecastConfig,
+    ForecastNodeConfig,
+    HintsConfig,
+    ObjectMotionConfig,
+    SegmentationConfig,
+    VlmConfig,
+)
 from momap_ros.forecaster import Forecast, Forecaster
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
@@ -23,6 +30,7 @@ from momap_ros.ros.conversions import cloud_to_msg, forecast_from_numpy, header_
 from momap_ros.ros.diagnostics import release_gpu_memory
 from momap_ros.ros.frame_node import WARM_UP_SIZE, FrameNode
 from momap_ros.ros.managed_node import run_nodes
+from momap_ros.ros.motion_hints import HintRequests, MotionHintInputs
 from momap_ros.ros.segmenting import StableSegmenter
 from momap_ros.ros.target_frame import TargetFrame
 from momap_ros.segmentation.labels import instances_from_labels
@@ -35,7 +43,13 @@ class AnyForecaster(Protocol):
     config: ForecastConfig
     motion: ObjectMotionConfig
 
-    def __call__(self, frame: RGBDFrame, instances: InstanceMap, prompt: str | None = None) -> Forecast:
+    def __call__(
+        self,
+        frame: RGBDFrame,
+        instances: InstanceMap,
+        prompt: str | None = None,
+        hints: Mapping[int, Sequence[int]] | None = None,
+    ) -> Forecast:
         """Forecast one frame."""
         ...
 
@@ -45,7 +59,7 @@ class AnyForecaster(Protocol):
 
 
 class ForecastNode(FrameNode):
-    """Publishes ~/trajectories, ~/object_motions and, where somebody listens, ~/cloud."""
+    """Publishes ~/trajectories, ~/object_motions, ~/applied_hints and, where somebody listens, ~/cloud."""
 
     def __init__(
         self,
@@ -58,13 +72,15 @@ class ForecastNode(FrameNode):
             build_forecaster: loads the model; called when the node is configured.
             **node_arguments: passed to rclpy's node.
         """
-        groups = [ForecastNodeConfig, ForecastConfig, ObjectMotionConfig, SegmentationConfig]
+        groups = [ForecastNodeConfig, ForecastConfig, ObjectMotionConfig, SegmentationConfig, HintsConfig, VlmConfig]
         super().__init__("forecast_node", groups, **node_arguments)
         self._build_forecaster = build_forecaster
         self._forecaster: AnyForecaster | None = None
         self._segmenter: StableSegmenter | None = None
         self._target: TargetFrame | None = None
         self._prompt_subscription: Subscription | None = None
+        self._hints: MotionHintInputs | None = None
+        self._requests: HintRequests | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
         self._ignored_words_of: str | None = None
 
@@ -96,10 +112,14 @@ class ForecastNode(FrameNode):
             "objects": self.create_output(ObjectMotionArray, "~/object_motions"),
             "cloud": self.create_output(PointCloud2, "~/cloud"),
         }
+        self._hints = MotionHintInputs(self)
+        self._requests = HintRequests(self, self._hints.board)
 
     def activate(self) -> None:
-        """Take frames and prompts."""
+        """Take frames, prompts and hints."""
         super().activate()
+        if self._hints is not None:
+            self._hints.open()
         self._prompt_subscription = self.create_subscription(String, "prompt", self._receive_prompt, 1)
 
     def deactivate(self) -> None:
@@ -107,6 +127,7 @@ class ForecastNode(FrameNode):
         if self._prompt_subscription is not None:
             self.destroy_subscription(self._prompt_subscription)
             self._prompt_subscription = None
+        self._stop_hints()
         super().deactivate()
 
     def cleanup(self) -> None:
@@ -114,18 +135,25 @@ class ForecastNode(FrameNode):
         for publisher in self._outputs.values():
             self.destroy_lifecycle_publisher(publisher)
         self._outputs = {}
+        if self._hints is not None:
+            self._hints.destroy()
+        self._hints = self._requests = None
         self._segmenter = None
         self._forecaster = None
         release_gpu_memory()
 
     def forget(self) -> None:
-        """Ids start anew with the next frame."""
+        """Ids start anew with the next frame, so hints for the old ones hold no longer."""
+        if self._hints is not None:
+            self._hints.board.clear()
+        if self._requests is not None:
+            self._requests.stop()
         if self._segmenter is not None:
             self._segmenter.reset()
 
     def process(self, messages: CameraMessages) -> None:
         """Forecast one frame and publish it, empty results too."""
-        if self._forecaster is None:
+        if self._forecaster is None or self._hints is None or self._requests is None:
             return
         config = self.parameters.read(ForecastConfig)
         self._forecaster.config = config
@@ -133,12 +161,15 @@ class ForecastNode(FrameNode):
         frame = self.decode(messages)
         with self.statistics.stage("instances"):
             instances = self._instances(frame, messages)
+        self._requests.consider(frame, instances, config.prompt)
+        hints = self._hints.for_frame(frame.stamp_ns, instances.areas_px)
         with self.statistics.stage("forecast"):
-            forecast = self._forecaster(frame, instances)
+            forecast = self._forecaster(frame, instances, hints=hints)
         self.statistics.set_stages(forecast.timings_s)
         self._name_ignored_words(config.prompt, forecast)
         with self.statistics.stage("publish"):
             self._publish(forecast, config)
+            self._hints.echo(hints, forecast.applied_hints, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
 
     def _instances(self, frame: RGBDFrame, messages: CameraMessages) -> InstanceMap:
         if messages.instances is not None:
@@ -169,6 +200,12 @@ class ForecastNode(FrameNode):
         )
         if self._outputs["cloud"].get_subscription_count():
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
+
+    def _stop_hints(self) -> None:
+        if self._hints is not None:
+            self._hints.close()
+        if self._requests is not None:
+            self._requests.stop()
 
     def _receive_prompt(self, message: String) -> None:
         """A sentence; it becomes the parameter, so that there is one place to look."""

@@ -17,12 +17,14 @@ from rclpy.parameter import Parameter
 from momap_ros.config import (
     ForecastConfig,
     ForecastNodeConfig,
+    HintsConfig,
     InputConfig,
     MarkersConfig,
     NodeConfig,
     ObjectMotionConfig,
     SegmentationConfig,
     Settings,
+    VlmConfig,
     check_setting,
 )
 
@@ -33,6 +35,8 @@ PREFIXES: dict[type[Settings], str] = {
     SegmentationConfig: "segmentation",
     ForecastConfig: "forecast",
     ObjectMotionConfig: "motion",
+    HintsConfig: "hints",
+    VlmConfig: "vlm",
     MarkersConfig: "markers",
 }
 

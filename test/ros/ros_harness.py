@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -182,12 +182,21 @@ class ConstantVelocityForecaster:
     def __init__(self, forecast: ForecastConfig, motion: ObjectMotionConfig) -> None:
         self.config, self.motion = forecast, motion
         self.prompts: list[str] = []
+        self.hints: list[dict[int, tuple[int, ...]]] = []
         self.frames: list[RGBDFrame] = []
         self.before_answer: Callable[[], None] = lambda: None
 
-    def __call__(self, frame: RGBDFrame, instances: InstanceMap, prompt: str | None = None) -> Forecast:
+    def __call__(
+        self,
+        frame: RGBDFrame,
+        instances: InstanceMap,
+        prompt: str | None = None,
+        hints: Mapping[int, Sequence[int]] | None = None,
+    ) -> Forecast:
         self.frames.append(frame)
         self.prompts.append(self.config.prompt if prompt is None else prompt)
+        applied = {instance_id: tuple(flags) for instance_id, flags in (hints or {}).items()}
+        self.hints.append(applied)
         self.before_answer()
         pixels = foreground_pixels(frame, instances, self.config.max_points)
         points = frame.points_in_camera[pixels[:, 1], pixels[:, 0]]
@@ -208,7 +217,7 @@ class ConstantVelocityForecaster:
         objects = estimate_object_motions(trajectories, self.motion, hypothesis=0, labels=instances.labels)
         unknown = tuple(word for word in self.prompts[-1].split() if word == "flibber")
         # Only the dense output needs the model's own drawing.
-        return Forecast(trajectories, objects, cast("Any", None), {"model": 0.001}, unknown, ())
+        return Forecast(trajectories, objects, cast("Any", None), {"model": 0.001}, unknown, (), applied)
 
     def warm_up(self, width: int, height: int) -> float:
         del width, height

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 Python packages")
 pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
 from geometry_msgs.msg import TransformStamped
-from momap_ros.msg import ObjectMotionArray
+from momap_ros.msg import MotionHint, MotionHints, ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2
@@ -18,6 +18,7 @@ from transforms3d.quaternions import mat2quat
 
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.geometry import se3_from_parts, transform_points
+from momap_ros.hints import HintError
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
@@ -28,6 +29,8 @@ from momap_ros.ros.conversions import (
     forecast_from_numpy,
     forecast_to_numpy,
     header_to_msg,
+    hints_from_msg,
+    hints_to_msg,
     labels_to_msg,
     objects_to_msg,
     poses_to_numpy,
@@ -224,3 +227,22 @@ def test_transform_is_target_from_source() -> None:
     expected = np.eye(4)
     expected[:3, :3], expected[0, 3] = rotation, 2.0
     np.testing.assert_allclose(transform_from_msg(transform), expected, atol=1e-12)
+
+
+def test_hints_survive_the_wire() -> None:
+    hints = {3: (1, 0, -1), 4_294_967_295: (-1, 1, 0)}
+    message = hints_to_msg(hints, header_to_msg(1_700_000_000_000_000_001, "optical"))
+    back = deserialize_message(serialize_message(message), MotionHints)
+    assert (back.header.frame_id, back.header.stamp.nanosec) == ("optical", 1)
+    assert hints_from_msg(back) == hints
+    assert hints_from_msg(MotionHints()) == {}
+
+
+def test_impossible_hints_in_a_message_are_refused() -> None:
+    for items, text in (
+        ([MotionHint(id=0)], "a whole number from 1 on, got 0"),
+        ([MotionHint(id=3, flags=np.array([0, 0, 2], np.int8))], "instance 3, axis z: expected closer, stay or away"),
+        ([MotionHint(id=3), MotionHint(id=3)], "expected every instance once, got instance 3 again"),
+    ):
+        with pytest.raises(HintError, match=text):
+            hints_from_msg(MotionHints(hints=items))

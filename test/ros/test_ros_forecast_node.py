@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 Python packages")
 pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
+from chat_server import Answer, serving
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
-from momap_ros.msg import ObjectMotionArray
+from momap_ros.msg import MotionHints, ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import ReliabilityPolicy
 from ros_harness import (
     FRAME_ID,
@@ -42,6 +45,7 @@ from momap_ros.instances import InstanceMap
 from momap_ros.ros.conversions import (
     forecast_to_numpy,
     header_to_msg,
+    hints_to_msg,
     labels_to_msg,
     seconds_from_duration,
     stamp_to_msg,
@@ -446,3 +450,91 @@ def test_shutdown_from_active_stops_everything(ros: Ros) -> None:
     assert started.node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
     assert not started.node.is_active
     assert ros.spin_until(lambda: camera.color.get_subscription_count() == 0)
+
+
+# --- direction hints
+
+
+def json_hints(*hints: tuple[int, str, str, str]) -> String:
+    items = [{"id": instance_id, "x": x, "y": y, "z": z} for instance_id, x, y, z in hints]
+    return String(data=json.dumps({"hints": items}))
+
+
+def note_of(started: Started) -> str:
+    status = started.node.statistics.status("node", active=True, silent=[])
+    return next((pair.value for pair in status.values if pair.key == "motion hints"), "")
+
+
+def test_hints_reach_the_forecast_and_are_echoed(ros: Ros, capfd: pytest.CaptureFixture[str]) -> None:
+    started, camera = Started(ros), Camera(ros)
+    echoed = ros.collect(MotionHints, "/forecast_node/applied_hints")
+    by_json = camera.node.create_publisher(String, "/forecast_node/motion_hints", 1)
+    typed = camera.node.create_publisher(MotionHints, "/forecast_node/motion_hints/typed", 1)
+    camera.wait_for_subscriber()
+    assert ros.spin_until(lambda: bool(by_json.get_subscription_count() and typed.get_subscription_count()))
+
+    def forecast(index: int) -> dict[int, list[int]]:
+        stamp_ns = camera.publish(index)
+        assert ros.spin_until(lambda: bool(echoed) and stamp_ns_of(echoed[-1]) == stamp_ns)
+        assert echoed[-1].header.frame_id == FRAME_ID
+        return {item.id: list(item.flags) for item in echoed[-1].hints}
+
+    def give(publisher: Publisher, message: Any, said: str) -> None:  # noqa: ANN401  (a message of any type)
+        publisher.publish(message)
+        seen = [""]
+
+        def heard() -> bool:
+            seen[0] += capfd.readouterr().err
+            return said in seen[0]
+
+        assert ros.spin_until(heard)
+
+    assert forecast(0) == {}
+    assert note_of(started) == "none"
+    give(by_json, json_hints((1, "right", "stay", "away"), (7, "left", "stay", "stay")), "motion hints: 1: right, away")
+    assert forecast(1) == {1: [1, 0, 1]}
+    assert started.forecaster.hints[-1] == {1: (1, 0, 1)}
+    assert note_of(started) == "1: right, away; not in view: 7"
+    give(
+        by_json,
+        String(data='{"hints": [{"id": 1, "x": "up", "y": "stay", "z": "stay"}]}'),
+        "instance 1, axis x: expected left",
+    )
+    assert started.node.statistics.skipped()["motion hints that cannot be understood"] == 1
+    assert forecast(2) == {1: [1, 0, 1]}, "hints that cannot be understood replace nothing"
+    old = header_to_msg(START_NS - 20_000_000_000, FRAME_ID)
+    give(typed, hints_to_msg({2: (0, -1, 0)}, old), "motion hints: 2: up")
+    assert forecast(3) == {}, "they speak of an image of more than hints.max_age_s ago"
+    give(typed, hints_to_msg({2: (0, -1, 0)}, header_to_msg(START_NS, FRAME_ID)), "motion hints: 2: up")
+    assert forecast(4) == {2: [0, -1, 0]}
+    give(typed, MotionHints(), "motion hints: none")
+    assert forecast(5) == {}
+    give(by_json, json_hints((1, "stay", "up", "stay")), "motion hints: 1: up")
+    assert forecast(0) == {}, "time went back, so ids may mean something else"
+
+
+def test_a_language_model_is_asked_once_at_a_time_and_never_waited_for(
+    ros: Ros, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(Answer('{"hints": [{"id": 1, "x": "left", "y": "up", "z": "stay"}]}', delay_s=1.0)) as chat:
+        started = Started(
+            ros, vlm__base_url=chat.base_url, vlm__model="m", vlm__period_s=600.0, forecast__prompt="lift the red box"
+        )
+        camera = Camera(ros)
+        camera.wait_for_subscriber()
+        index = 0
+        while not any(started.forecaster.hints):
+            assert index < 300
+            camera.publish(index)
+            index += 1
+            ros.spin_for(0.1)
+        assert started.forecaster.hints[-1] == {1: (-1, -1, 0)}
+        assert started.forecaster.hints[0] == {}, "the first frame did not wait for the answer"
+        assert len(chat.requests) == 1
+        assert "lift the red box" in chat.requests[0]["messages"][-1]["content"][1]["text"]
+        started.node.set_parameters([Parameter("forecast.prompt", value="push the blue box")])
+        camera.publish(index)
+        assert ros.spin_until(lambda: len(chat.requests) == 2)
+        assert ros.spin_until(lambda: started.forecaster.hints[-1] == {}), "they were about another sentence"
+        assert chat.most_in_flight == 1
