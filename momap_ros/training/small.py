@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import json
-import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import NUM_TIMESTEPS, shifted_cosine_scheduler
 from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.loop import append_row, average_gradients, batch_indices, learning_rate, update_average
 
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -132,32 +131,6 @@ def training_loss(
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
 
-def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
-    """Mean of the gradients over all processes, in one message."""
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
-    distributed.all_reduce(flat)
-    flat /= world
-    offset = 0
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.copy_(flat[offset : offset + parameter.numel()].view_as(parameter))
-            offset += parameter.numel()
-
-
-def batch_indices(split_length: int, step: int, options: SmallTraining) -> np.ndarray:
-    """Samples of one step: every epoch is one permutation, and a resumed run continues exactly in it."""
-    per_epoch = split_length // options.batch_size
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng([options.seed, 1, epoch]).permutation(split_length)
-    return np.sort(order[position * options.batch_size : (position + 1) * options.batch_size])
-
-
-def learning_rate(step: int, options: SmallTraining) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-    return options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * (0.02 + 0.98 * cosine)
-
-
 class Run:
     """The state of a training run: built new or continued from its folder."""
 
@@ -231,9 +204,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, options)
         self.optimizer.step()
-        decay = min(options.ema_decay, (self.step + 1) / (self.step + 10))
-        averages: list[torch.Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+        update_average(self.average, self.model, self.step, options.ema_decay)
         self.step += 1
         return parts
 
@@ -256,12 +227,7 @@ def run(rank: int, launch: Launch) -> None:
             row |= {name: round(float(np.mean([h[name] for h in history])), 5) for name in history[0]}
             row["samples_per_s"] = round((state.step - first) * options.batch_size / (time.monotonic() - started), 1)
             progress.set_postfix({"latent": row["latent"], "per_s": row["samples_per_s"]})
-            new = not log_path.exists()
-            with log_path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, row)
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+            append_row(log_path, row)
             history = []
         if rank == 0 and (state.step % launch.save_every == 0 or state.step == options.steps):
             state.save()
