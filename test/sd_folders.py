@@ -27,7 +27,8 @@ def tiny_vae(seed: int = 0, **changed: Any) -> Any:  # noqa: ANN401  (diffusers'
         "norm_num_groups": 4,
         "sample_size": 64,
     }
-    return AutoencoderKL(**options | changed).eval()
+    network: Any = AutoencoderKL(**options | changed)
+    return network.eval()
 
 
 def tiny_unet(seed: int = 0, **changed: Any) -> Any:  # noqa: ANN401
@@ -46,7 +47,8 @@ def tiny_unet(seed: int = 0, **changed: Any) -> Any:  # noqa: ANN401
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }
-    return UNet2DConditionModel(**options | changed).eval()
+    network: Any = UNet2DConditionModel(**options | changed)
+    return network.eval()
 
 
 def write_tokenizer(folder: Path) -> int:
@@ -89,7 +91,7 @@ def write_stable_diffusion(folder: Path, *, prediction_type: str = "epsilon", **
     parts = {
         "vae": ("diffusers", tiny_vae()),
         "unet": ("diffusers", tiny_unet(**unet)),
-        "text_encoder": ("transformers", CLIPTextModel(text).eval()),
+        "text_encoder": ("transformers", CLIPTextModel(text)),
         "scheduler": ("diffusers", scheduler),
     }
     index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}

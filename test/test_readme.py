@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/conventions.md", "docs/data_and_training.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "docs/conventions.md",
+    "docs/data_and_training.md",
+    "docs/full_model.md",
+)
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
 REPOSITORY = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -189,3 +196,6 @@ def test_made_parts_are_up_to_date() -> None:
     card = text_of("docs/data_card.md")
     assert [found[1] for found in module.PART.findall(card)] == ["data_engine"]
     assert module.updated(card) == card, "run: python scripts/update_readme.py"
+    full = text_of("docs/full_model.md")
+    assert [found[1] for found in module.PART.findall(full)] == ["full_model_size"]
+    assert module.updated(full) == full, "run: python scripts/update_readme.py"

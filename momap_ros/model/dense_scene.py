@@ -98,7 +98,8 @@ def in_scales(points_in_camera: Float32, scale_m: float, limit: float) -> Float3
     """(..., 3) metres -> scene scales from the point one scale in front of the camera, cut off at +-limit."""
     scaled = points_in_camera / np.float32(scale_m)
     scaled[..., 2] -= 1
-    return np.clip(scaled, -limit, limit).astype(np.float32)
+    clipped: Float32 = np.clip(scaled, -limit, limit).astype(np.float32)
+    return clipped
 
 
 def condition_images(scene: DenseScene, colors: Float32) -> Float32:
@@ -119,7 +120,8 @@ def condition_images(scene: DenseScene, colors: Float32) -> Float32:
         colors[scene.slots],
         in_scales(filled, scene.grid.scale_m, CONDITION_LIMIT),
     ]
-    return np.stack(images).transpose(0, 3, 1, 2)
+    stacked: Float32 = np.stack(images).transpose(0, 3, 1, 2)
+    return stacked
 
 
 def scene_colors(scene: DenseScene, seed: int) -> Float32:

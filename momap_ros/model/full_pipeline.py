@@ -57,7 +57,7 @@ class FullMoMapPipeline(MoMapPipeline):
         image_size: S, side of the square images, pixels.
     """
 
-    model_cpu_offload_seq = "text_encoder->vae->duration_head->unet->momap_vae"  # type: ignore[assignment]
+    model_cpu_offload_seq = "text_encoder->vae->duration_head->unet->momap_vae"
     weights = ("vae", "momap_vae", "unet", "text_encoder", "duration_head")
 
     def __init__(
@@ -96,7 +96,7 @@ class FullMoMapPipeline(MoMapPipeline):
 
     @classmethod
     def _from_folder(cls, folder: Path, info: dict[str, Any], options: dict[str, object]) -> MoMapPipeline:
-        transformers_logging.disable_progress_bar()  # it would land in node logs
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would land in node logs
         return super()._from_folder(folder, info, options)
 
     def to_device(self, device: str) -> None:
@@ -209,7 +209,8 @@ class FullMoMapPipeline(MoMapPipeline):
         """(1, C, h, w) latents -> (3T, cells) displacements of the cells' pixels, on the CPU."""
         displacement = decode_displacement(self.momap_vae, clean)[0].flatten(0, 1)  # (3T, S, S)
         rows, columns = (torch.from_numpy(index.ravel()) for index in (scene.cell_rows, scene.cell_columns))
-        return displacement[:, rows.to(displacement.device), columns.to(displacement.device)].cpu()
+        of_cells: torch.Tensor = displacement[:, rows.to(displacement.device), columns.to(displacement.device)].cpu()
+        return of_cells
 
 
 def hint_channels(vae: AutoencoderKL, momap_vae: AutoencoderKL, unet: UNet2DConditionModel) -> int:
@@ -238,7 +239,8 @@ def encode_conditions(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     parameter = next(vae.parameters())
     flat = images.flatten(0, 1).to(device=parameter.device, dtype=parameter.dtype)
     latents = vae.encode(flat).latent_dist.mode().float() * float(vae.config["scaling_factor"])
-    return latents.unflatten(0, tuple(images.shape[:2])).flatten(1, 2)
+    together: torch.Tensor = latents.unflatten(0, tuple(images.shape[:2])).flatten(1, 2)
+    return together
 
 
 @torch.no_grad()

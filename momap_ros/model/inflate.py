@@ -66,7 +66,7 @@ def read_stable_diffusion(folder: Path) -> StableDiffusion:
     from transformers import CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # ours is one bar for all parts
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is one bar for all parts
     _check_folder(folder)
     vae = _load(AutoencoderKL, folder, "vae")
     unet = _load(UNet2DConditionModel, folder, "unet")
@@ -106,14 +106,14 @@ def inflate_vae(
     with torch.no_grad():
         wide.encoder.conv_in = first = _conv_like(vae.encoder.conv_in, channels, None)
         first.weight.copy_(vae.encoder.conv_in.weight.repeat(1, num_steps, 1, 1) / num_steps)
-        first.bias.copy_(vae.encoder.conv_in.bias)
+        _bias(first).copy_(_bias(vae.encoder.conv_in))
         wide.decoder.conv_out = last = _conv_like(vae.decoder.conv_out, None, channels)
         last.weight.copy_(vae.decoder.conv_out.weight.repeat(num_steps, 1, 1, 1))
-        last.bias.copy_(vae.decoder.conv_out.bias.repeat(num_steps))
+        _bias(last).copy_(_bias(vae.decoder.conv_out).repeat(num_steps))
         wide.encoder.conv_out = _wider_moments(vae.encoder.conv_out, old, latent_channels, seed)
         wide.decoder.conv_in = draw = _conv_like(vae.decoder.conv_in, latent_channels, None)
         draw.weight[:, :old] = vae.decoder.conv_in.weight
-        draw.bias.copy_(vae.decoder.conv_in.bias)
+        _bias(draw).copy_(_bias(vae.decoder.conv_in))
         moments = [*range(old), *range(latent_channels, latent_channels + old)]
         wide.quant_conv = _wider_mixing(vae.quant_conv, moments, 2 * latent_channels)
         wide.post_quant_conv = _wider_mixing(vae.post_quant_conv, list(range(old)), latent_channels)
@@ -143,9 +143,9 @@ def inflate_unet(unet: UNet2DConditionModel, in_channels: int, out_channels: int
     with torch.no_grad():
         first, last = _conv_like(unet.conv_in, in_channels, None), _conv_like(unet.conv_out, None, out_channels)
         first.weight[:, :old_in] = unet.conv_in.weight
-        first.bias.copy_(unet.conv_in.bias)
+        _bias(first).copy_(_bias(unet.conv_in))
         last.weight[:old_out] = unet.conv_out.weight
-        last.bias[:old_out] = unet.conv_out.bias
+        _bias(last)[:old_out] = _bias(unet.conv_out)
     unet.conv_in, unet.conv_out = first, last
     unet.register_to_config(in_channels=in_channels, out_channels=out_channels)
     return unet
@@ -185,24 +185,28 @@ def _conv_like(old: nn.Conv2d, in_channels: int | None, out_channels: int | None
         old.padding,  # type: ignore[arg-type]
     )
     nn.init.zeros_(new.weight)
-    if new.bias is not None:
-        nn.init.zeros_(new.bias)
+    nn.init.zeros_(_bias(new))
     return new
+
+
+def _bias(layer: nn.Conv2d) -> torch.Tensor:
+    """The layer's bias, which all layers that are widened have."""
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _wider_moments(old: nn.Conv2d, latents: int, wider: int, seed: int) -> nn.Conv2d:
     """The encoder's last layer: means of all latents, then logarithms of their variances."""
     new = _conv_like(old, None, 2 * wider)
-    assert old.bias is not None
-    assert new.bias is not None
     spread = NEW_LATENT_SCALE * float(old.weight[:latents].std())
     drawn = torch.randn(new.weight[:wider].shape, generator=torch.Generator().manual_seed(seed))
     new.weight[:wider] = drawn * spread
     new.weight[:latents] = old.weight[:latents]
     new.weight[wider : wider + latents] = old.weight[latents:]
-    new.bias[wider:] = NEW_LATENT_LOG_VARIANCE
-    new.bias[:latents] = old.bias[:latents]
-    new.bias[wider : wider + latents] = old.bias[latents:]
+    bias = _bias(new)
+    bias[wider:] = NEW_LATENT_LOG_VARIANCE
+    bias[:latents] = _bias(old)[:latents]
+    bias[wider : wider + latents] = _bias(old)[latents:]
     return new
 
 
@@ -211,12 +215,10 @@ def _wider_mixing(old: nn.Conv2d | None, kept: list[int], channels: int) -> nn.C
     if old is None:
         return None
     new = _conv_like(old, channels, channels)
-    assert old.bias is not None
-    assert new.bias is not None
     rows = torch.tensor(kept)
     new.weight[:, :, 0, 0] = torch.eye(channels)
     new.weight[rows[:, None], rows[None]] = old.weight
-    new.bias[rows] = old.bias
+    _bias(new)[rows] = _bias(old)
     return new
 
 

@@ -42,7 +42,8 @@ class StepCodec:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(..., 3 T) -> (..., T, 3) displacements in scene scales."""
         check_shapes({"C": self.latent_channels}, latents=(latents, "... C"))
-        return latents.float().unflatten(-1, (self._num_steps, 3))
+        displacement: torch.Tensor = latents.float().unflatten(-1, (self._num_steps, 3))
+        return displacement
 
 
 def num_steps_of(vae: AutoencoderKL) -> int:
@@ -72,7 +73,8 @@ def encode_momaps(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """(B, 3 T, S, S) MoMap images in scene scales -> (B, C, S/8, S/8) normalised latents, without noise."""
     check_shapes({"C": int(vae.config["in_channels"])}, images=(images, "B C S S"))
     mean, std = latent_statistics(vae)
-    return (vae.encode(images).latent_dist.mode().float() - mean) / std
+    latents: torch.Tensor = (vae.encode(images).latent_dist.mode().float() - mean) / std
+    return latents
 
 
 def decode_displacement(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
@@ -90,5 +92,5 @@ def decode_displacement(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tens
     """
     mean, std = latent_statistics(vae)
     decoded = vae.decode(latents.to(mean.dtype) * std + mean).sample.float()
-    positions = decoded.unflatten(1, (num_steps_of(vae), 3))
+    positions: torch.Tensor = decoded.unflatten(1, (num_steps_of(vae), 3))
     return positions - positions[:, :1]

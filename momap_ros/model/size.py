@@ -131,7 +131,7 @@ def gflop(call: Callable[[], object]) -> float:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         call()
-    return round(counter.get_total_flops() / 1e9, 1)
+    return round(float(counter.get_total_flops()) / 1e9, 1)
 
 
 def peak_mib(call: Callable[[], object]) -> float:
@@ -183,15 +183,21 @@ def _calls(networks: dict[str, Any], image_size: int) -> dict[str, Callable[[int
     }
 
 
-def training_mib(unet: Any, denoise: Callable[[int], Any], *, checkpointing: bool) -> float:  # noqa: ANN401
+def _reconstruct(vae: Any, image_size: int, batch: int) -> Any:  # noqa: ANN401
+    """A MoMap through the VAE and back, as in its training."""
+    images = torch.empty(batch, 3 * NUM_STEPS, image_size, image_size, device="meta", dtype=torch.bfloat16)
+    return vae.decode(vae.encode(images).latent_dist.mode()).sample
+
+
+def training_mib(network: Any, call: Callable[[int], Any], *, checkpointing: bool) -> float:  # noqa: ANN401
     """Most memory of one training sample, forward and backward, beyond weights and their gradients, MiB."""
-    unet.requires_grad_(requires_grad=True).train()
-    for parameter in unet.parameters():
+    network.requires_grad_(requires_grad=True).train()
+    for parameter in network.parameters():
         parameter.grad = torch.empty_like(parameter)  # there before counting begins
-    (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
-    found = peak_mib(lambda: denoise(1).sum().backward())
-    unet.disable_gradient_checkpointing()
-    unet.requires_grad_(requires_grad=False).eval()
+    (network.enable_gradient_checkpointing if checkpointing else network.disable_gradient_checkpointing)()
+    found = peak_mib(lambda: call(1).sum().backward())
+    network.disable_gradient_checkpointing()
+    network.requires_grad_(requires_grad=False).eval()
     return found
 
 
@@ -205,8 +211,10 @@ def _costs(networks: dict[str, Any], image_size: int) -> dict[str, Any]:
             peaks[name] = peak_mib(partial(call, 1))
     with torch.no_grad():
         peaks[f"unet_{HYPOTHESES}_futures"] = peak_mib(partial(calls["unet"], HYPOTHESES))
-    for name, checkpointing in (("unet_training", False), ("unet_training_checkpointed", True)):
-        peaks[name] = training_mib(networks["unet"], calls["unet"], checkpointing=checkpointing)
+    for suffix, checkpointing in (("training", False), ("training_checkpointed", True)):
+        peaks[f"unet_{suffix}"] = training_mib(networks["unet"], calls["unet"], checkpointing=checkpointing)
+        vae, call = networks["momap_vae"], partial(_reconstruct, networks["momap_vae"], image_size)
+        peaks[f"momap_vae_{suffix}"] = training_mib(vae, call, checkpointing=checkpointing)
     return {"image_size": image_size, "gflop": flops, "activations_mib": peaks}
 
 
@@ -261,4 +269,4 @@ def size_table(report: dict[str, Any]) -> str:
                 values = " | ".join(f"{size[key][name]:,.1f}" for size in model["sizes"])
                 lines.append(f"| {name.replace('_', ' ')}, {unit} | {values} |")
         lines.append("")
-    return "\n".join(lines) + report["note"]
+    return "\n".join([*lines, str(report["note"])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from momap_ros.model.dense_scene import (
     scene_colors,
 )
 from momap_ros.momap import MoMap, direction_flags
-from momap_ros.rgbd import RGBDFrame, resize_nearest
+from momap_ros.rgbd import FrameError, RGBDFrame, resize_nearest
 from momap_ros.training.batches import HINT_THRESHOLD_M
 from momap_ros.training.loop import LoopOptions, batch_indices
 
@@ -89,8 +90,9 @@ class DenseBatch:
 
     def to(self, device: str) -> DenseBatch:
         """The batch on a device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: t.to(device) for name, t in tensors.items() if isinstance(t, torch.Tensor)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {n: value.to(device) for n, value in values.items() if isinstance(value, torch.Tensor)}
+        return replace(self, **moved)
 
     def noise(self, *shape: int) -> torch.Tensor:
         """(B, *shape) of unit size, each sample's from its own seed, drawn on the CPU."""
@@ -178,8 +180,11 @@ def dense_sample(sample: Sample, image_size: int, drops: DenseDrops, rng: np.ran
     observed, instances = sample, sample.instance_map(merge_robot=True)
     if drops.faults:
         observed, instances = observe(sample, rng), faulty_instances(sample, rng)
-    frame = RGBDFrame(observed.rgb, observed.depth_m, sample.camera)
-    scene = dense_scene(frame, instances, image_size)
+    try:
+        scene = dense_scene(RGBDFrame(observed.rgb, observed.depth_m, sample.camera), instances, image_size)
+    except FrameError:
+        # All of it is nearer than the drawn camera measures; the pipeline refuses such frames, so none is learned from.
+        scene = dense_scene(RGBDFrame(observed.rgb, sample.depth_m, sample.camera), instances, image_size)
     momap = stretched(sample, image_size).momap()
     flags, moved = true_flags(momap, scene)
     # As in the small model's training: half of the scenes without hints.
@@ -227,11 +232,11 @@ def true_flags(momap: MoMap, scene: DenseScene) -> tuple[np.ndarray, np.ndarray]
 
 def collate(samples: Sequence[DenseBatch]) -> DenseBatch:
     """Several batches as one."""
-    values: dict[str, list[object]] = {
-        field.name: [getattr(sample, field.name) for sample in samples] for field in fields(DenseBatch)
-    }
-    joined = {
-        name: torch.cat(parts) if isinstance(parts[0], torch.Tensor) else tuple(v for part in parts for v in part)  # type: ignore[attr-defined,arg-type]
-        for name, parts in values.items()
-    }
-    return DenseBatch(**joined)  # type: ignore[arg-type]
+    joined: dict[str, Any] = {}
+    for field in fields(DenseBatch):
+        parts = [getattr(sample, field.name) for sample in samples]
+        if isinstance(parts[0], torch.Tensor):
+            joined[field.name] = torch.cat(parts)
+        else:
+            joined[field.name] = tuple(value for part in parts for value in part)
+    return DenseBatch(**joined)

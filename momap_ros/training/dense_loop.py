@@ -148,9 +148,13 @@ class DenseRun:
 
     def save(self) -> None:
         """Write the state, whole or not at all."""
-        parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
-        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-        save_state(self.launch.out / "state.pt", state | {"step": self.step})
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        save_state(self.launch.out / "state.pt", state)
 
     def loader(self) -> Iterator[DenseBatch]:
         """The micro-batches from the present step on."""
@@ -222,7 +226,7 @@ def loop(state: DenseRun, *, name: str) -> None:
             if state.rank == 0 and (state.step % launch.log_every == 0 or last):
                 means = mean_of(history)
                 rate = (state.step - first) * options.batch_size / (time.monotonic() - started)
-                row = {"step": state.step, "samples": state.step * options.batch_size}
+                row: dict[str, Any] = {"step": state.step, "samples": state.step * options.batch_size}
                 row |= {name: float(f"{value:.5g}") for name, value in means.items()}
                 row |= {"samples_per_s": round(rate, 2), "peak_memory_mib": peak_memory_mib(launch.device)}
                 append_row(launch.out / "log.csv", row)

@@ -99,7 +99,8 @@ def full_loss(
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
     predicted = model.unet(torch.cat([noisy, conditions], dim=1), timesteps, encoder_hidden_states=text).sample.float()
     weight = 1 + options.moving_weight * functional.max_pool2d(batch.moving, LATENT_STRIDE)
-    denoising = ((predicted - target) ** 2 * weight / weight.mean()).mean()
+    weight = weight / weight.mean(dim=(1, 2, 3), keepdim=True)  # every sample counts alike
+    denoising = ((predicted - target) ** 2 * weight).mean()
     images = conditions[:, : conditions.shape[1] - pipeline.hint_channels]
     duration = functional.l1_loss(model.duration_head(text, images).float(), batch.log_duration)
     loss = denoising + options.duration_weight * duration

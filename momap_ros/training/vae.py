@@ -76,7 +76,7 @@ def vae_loss(vae: Any, batch: DenseBatch, options: VaeTraining) -> tuple[torch.T
     latents = posterior.mean + posterior.std * batch.noise(*posterior.mean.shape[1:])
     drawn = vae.decode(latents).sample.float().unflatten(1, (-1, IMAGE_CHANNELS))
     weight = (batch.valid * (1 + options.moving_weight * batch.moving))[:, None]  # (B, 1, 1, S, S)
-    weight = weight / weight.mean().clamp(min=1e-6)
+    weight = weight / weight.mean(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-6)  # every sample counts alike
     position = ((drawn - true).abs() * weight).mean()
     wrong = (drawn - drawn[:, :1]) - (true - true[:, :1])
     motion = (wrong.abs() * weight).mean()
