@@ -118,33 +118,36 @@ class Vocabulary:
         return numbers, ignored
 
 
-def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The pixel that represents each cell of the 32x32 grid.
+def choose_cell_pixels(
+    ids: Int32, usable: npt.NDArray[np.bool_], grid: int = GRID
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The pixel that represents each cell of the model's grid.
 
     Of the labels that cover at least MIN_CELL_SHARE of the cell the one with the smallest image area wins, so that
     small objects keep cells; of its pixels the usable one nearest the cell's centre is taken.
 
     Args:
-        ids: (S, S) labels of a square image, S a multiple of 32.
+        ids: (S, S) labels of a square image, S a multiple of `grid`.
         usable: (S, S), pixels with depth.
+        grid: G, cells along a side.
 
     Returns:
-        Rows and columns, (32, 32) each.
+        Rows and columns, (G, G) each.
     """
     size = check_shapes(ids=(ids, "S S"), usable=(usable, "S S"))["S"]
-    if size % GRID:
-        raise ValueError(f"ids: expected a square whose side is a multiple of {GRID}, got {size}")
-    cell = size // GRID
+    if size % grid:
+        raise ValueError(f"ids: expected a square whose side is a multiple of {grid}, got {size}")
+    cell = size // grid
     values, area = count_ids(ids)
     compact = renumbered(ids, values.astype(np.int32), np.arange(len(values), dtype=np.int32))
 
     def by_cell(image: npt.NDArray[Cell]) -> npt.NDArray[Cell]:
-        tiles: npt.NDArray[Cell] = image.reshape(GRID, cell, GRID, cell).transpose(0, 2, 1, 3)
-        return tiles.reshape(GRID * GRID, cell * cell)
+        tiles: npt.NDArray[Cell] = image.reshape(grid, cell, grid, cell).transpose(0, 2, 1, 3)
+        return tiles.reshape(grid * grid, cell * cell)
 
     labels = by_cell(compact)
-    of_cell = np.arange(GRID * GRID)[:, None] * len(area)
-    share = np.bincount((of_cell + labels).ravel(), minlength=GRID * GRID * len(area)).reshape(GRID * GRID, -1)
+    of_cell = np.arange(grid * grid)[:, None] * len(area)
+    share = np.bincount((of_cell + labels).ravel(), minlength=grid * grid * len(area)).reshape(grid * grid, -1)
     rank = np.where(share >= MIN_CELL_SHARE * cell * cell, area[None], np.iinfo(np.int64).max)
     winner = rank.argmin(axis=1)
     winner = np.where(rank.min(axis=1) == np.iinfo(np.int64).max, share.argmax(axis=1), winner)
@@ -152,34 +155,42 @@ def choose_cell_pixels(ids: Int32, usable: npt.NDArray[np.bool_]) -> tuple[npt.N
     distance = (row - (cell - 1) / 2) ** 2 + (column - (cell - 1) / 2) ** 2
     cost = distance[None] + 1e3 * ~by_cell(usable) + 1e6 * (labels != winner[:, None])
     best = cost.argmin(axis=1)
-    cell_row, cell_column = np.divmod(np.arange(GRID * GRID), GRID)
-    rows = (cell_row * cell + row[best]).reshape(GRID, GRID)
-    columns = (cell_column * cell + column[best]).reshape(GRID, GRID)
+    cell_row, cell_column = np.divmod(np.arange(grid * grid), grid)
+    rows = (cell_row * cell + row[best]).reshape(grid, grid)
+    columns = (cell_column * cell + column[best]).reshape(grid, grid)
     return rows, columns
 
 
-def scene_grid(frame: RGBDFrame, instances: InstanceMap) -> SceneGrid:
+def scene_grid(
+    frame: RGBDFrame, instances: InstanceMap, *, image_size: int = IMAGE_SIZE, grid: int = GRID
+) -> SceneGrid:
     """Reduce a frame of any size and aspect to the model's cells; the image is stretched to a square.
+
+    Args:
+        frame: registered colour and depth.
+        instances: instance map of the same size.
+        image_size: side of the square, pixels; a multiple of RGB_GRID and of `grid`.
+        grid: cells along a side.
 
     Raises:
         ShapeError: frame and instances differ in size.
         FrameError: no cell has depth.
     """
     check_shapes({"H": frame.camera.height, "W": frame.camera.width}, ids=(instances.ids, "H W"))
-    square = frame.resized(IMAGE_SIZE, IMAGE_SIZE)
-    ids = instances.resized(IMAGE_SIZE, IMAGE_SIZE).ids
-    rows, columns = choose_cell_pixels(ids, square.valid)
+    square = frame.resized(image_size, image_size)
+    ids = instances.resized(image_size, image_size).ids
+    rows, columns = choose_cell_pixels(ids, square.valid, grid)
     points = square.points_in_camera[rows, columns]
     cell_ids = ids[rows, columns]
     owned = [i for i in np.unique(cell_ids).tolist() if i > 0]
     owned.sort(key=lambda i: -instances.areas_px[i])
     slot_ids = tuple(sorted(owned[: MAX_INSTANCES - 1]))
-    slots = np.zeros((GRID, GRID), np.int32)
+    slots = np.zeros((grid, grid), np.int32)
     for slot, instance_id in enumerate(slot_ids, start=1):
         slots[cell_ids == instance_id] = slot
-    block = IMAGE_SIZE // RGB_GRID
+    block = image_size // RGB_GRID
     # Rows first and in integers: several times faster than a mean over both axes, and exact.
-    of_rows = square.rgb.reshape(RGB_GRID, block, IMAGE_SIZE, 3).sum(axis=1, dtype=np.uint16)
+    of_rows = square.rgb.reshape(RGB_GRID, block, image_size, 3).sum(axis=1, dtype=np.uint16)
     rgb = of_rows.reshape(RGB_GRID, RGB_GRID, block, 3).sum(axis=2) / block**2
     return SceneGrid(
         np.round(rgb).astype(np.uint8),

@@ -103,19 +103,16 @@ class Forecaster:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
         import torch
 
+        from momap_ros.model.device import choose_device
         from momap_ros.model.pipeline import MoMapPipeline
 
         if forecast.num_threads:
             torch.set_num_threads(forecast.num_threads)
-        device = forecast.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         # Settings that a running node may change are read again for every frame.
         self.config, self.motion = forecast, motion
         self.pipeline = MoMapPipeline.from_pretrained(forecast.checkpoint)
-        self.pipeline.scene_encoder.to(device)
-        self.pipeline.denoiser.to(device)
-        self.device = device
+        self.device = choose_device(forecast.device)
+        self.pipeline.to_device(self.device)
 
     def __call__(
         self,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the parts of README.md and docs/data_card.md that are made from the code and from benchmarks/results.
+"""Rewrites the parts of README.md and of two pages in docs/ that are made from the code and from benchmarks/results.
 
     python scripts/update_readme.py
 
@@ -24,11 +24,13 @@ from momap_ros.config import (
     VlmConfig,
 )
 from momap_ros.files import atomic_path
+from momap_ros.model.size import size_table
 from momap_ros.ros.parameters import parameter_table_markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/data_card.md")
+PAGES = ("README.md", "docs/data_card.md", "docs/full_model.md")
 DATA_ENGINE = REPOSITORY / "benchmarks/results/data/data_engine.json"
+FULL_MODEL_SIZE = REPOSITORY / "benchmarks/results/model/full_model_size.json"
 PART = re.compile(r"(<!-- made: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 GROUPS = {
     "start": ForecastNodeConfig,
@@ -70,9 +72,12 @@ def data_engine() -> str:
 
 
 def part(name: str) -> str:
-    """The text of one part: a group's parameters, the newest committed benchmark, or the data engine's figures."""
+    """The text of one part: a group's parameters, or figures of a committed result."""
     if name == "data_engine":
         return data_engine()
+    if name == "full_model_size":
+        report = json.loads(FULL_MODEL_SIZE.read_text(encoding="utf-8"))
+        return f"{report['date']}, commit {report['commit']}.\n\n{size_table(report)}\n"
     if name == "benchmark":
         results = sorted((REPOSITORY / "benchmarks/results").glob("*.json"))
         return markdown(read_report(results[-1])) if results else "Not measured yet: run `make bench`.\n"

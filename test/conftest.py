@@ -101,3 +101,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline.save_pretrained(folder)
     write_info(folder, codec.num_steps, {})
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A full-size model's checkpoint at tiny size, for images of 64x64 pixels: inflated, not trained."""
+    from sd_folders import write_stable_diffusion
+
+    from momap_ros.model.full_checkpoint import make_full_checkpoint
+
+    folder = tmp_path_factory.mktemp("full")
+    make_full_checkpoint(write_stable_diffusion(folder / "stable-diffusion"), folder / "tiny", image_size=64)
+    return folder / "tiny"

@@ -227,3 +227,13 @@ def test_the_demo_without_ros_runs_the_same_stages_and_says_so(
     assert "momap: warning: the nodes need ROS, and rclpy cannot be found: run `make setup`" in captured.err
     assert "1 forecasts" in captured.out
     assert {"forecast_bag", "objects.csv", "overlay.png", "trajectories.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_a_full_size_checkpoint_forecasts_too(bag: Path, tiny_full_checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--checkpoint", str(tiny_full_checkpoint), "--num-hypotheses", "2", "--num-inference-steps", "1"]
+    options += ["--device", "cpu", "--instances", "bag", "--save-momap", "--pictures", "none", "--frames", "0"]
+    assert main(["forecast", str(bag), "--out", str(tmp_path), *options]) == 0
+    assert MoMap.load(tmp_path / "momap_0000.npz").xyz.shape == (50, 256, 256, 3)
+    (stored,) = read_forecasts(tmp_path / "forecast_bag")
+    assert stored.trajectories.num_steps == 50
+    assert [motion.instance_id for motion in stored.objects] == [5]

@@ -20,6 +20,7 @@ PAGES = (
     "benchmarks/README.md",
     "docs/conventions.md",
     "docs/data_and_training.md",
+    "docs/full_model.md",
     "docs/policies.md",
 )
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
@@ -197,3 +198,6 @@ def test_made_parts_are_up_to_date() -> None:
     card = text_of("docs/data_card.md")
     assert [found[1] for found in module.PART.findall(card)] == ["data_engine"]
     assert module.updated(card) == card, "run: python scripts/update_readme.py"
+    full = text_of("docs/full_model.md")
+    assert [found[1] for found in module.PART.findall(full)] == ["full_model_size"]
+    assert module.updated(full) == full, "run: python scripts/update_readme.py"

@@ -16,7 +16,13 @@ Train the small model, in three steps that each resume after an interruption:
   momap train small --data prepared/ --out runs/small --steps 6500
   momap train export --run runs/small --data prepared/ --manifest shards/manifest.json --out checkpoint/
 
-example of the whole way: docs/data_and_training.md. `momap train STEP --help` lists the options of a step.
+or the full-size one, on a GPU, from a Stable Diffusion folder (momap init-full):
+
+  momap train vae --checkpoint full-0 --data shards/ --out runs/vae --steps 20000
+  momap train full --checkpoint runs/vae/checkpoint --data shards/ --out runs/full --steps 50000
+
+example of the whole way: docs/data_and_training.md, docs/full_model.md.
+`momap train STEP --help` lists the options of a step.
 
 what comes out: a checkpoint folder for `momap forecast --checkpoint checkpoint/ ...` and the node's parameter.
 """
@@ -39,7 +45,7 @@ class Program:
 
 COMMANDS: dict[str, str] = {
     "simulate": "generate simulated episodes with exact motion maps",
-    "train": "train the small model on them",
+    "train": "train the models on them",
     "evaluate": "score a checkpoint against baselines",
 }
 PROGRAMS = {
@@ -47,6 +53,8 @@ PROGRAMS = {
     "evaluate": Program("momap_ros.evaluation.evaluate", COMMANDS["evaluate"], "model"),
     "train prepare": Program("momap_ros.training.prepare", "samples to what training reads", "model"),
     "train small": Program("momap_ros.training.small", "the training loop", "model"),
+    "train vae": Program("momap_ros.training.vae", "the full model's MoMap VAE", "model"),
+    "train full": Program("momap_ros.training.full", "the full model's U-Net", "model"),
     "train export": Program("momap_ros.training.export", "a run to a checkpoint folder", "model"),
 }
 

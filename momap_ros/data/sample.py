@@ -241,14 +241,14 @@ def read_shard(path: Path) -> Iterator[Sample]:
         for member in tar:
             key, _, suffix = member.name.partition(".")
             if key != current and parts:
-                yield _decode(path, current, parts)
+                yield decode_sample(path, current, parts)
                 parts = {}
             content = tar.extractfile(member)
             if content is None:
                 raise ValueError(f"{path}: expected files only, got {member.name!r}; write the shard again")
             current, parts[suffix] = key, content.read()
         if parts:
-            yield _decode(path, current, parts)
+            yield decode_sample(path, current, parts)
 
 
 def shard_paths(folder: Path, split: str) -> list[Path]:
@@ -311,7 +311,17 @@ def _encode(sample: Sample) -> dict[str, bytes]:
     return parts
 
 
-def _decode(path: Path, key: str, parts: dict[str, bytes]) -> Sample:
+def decode_sample(path: Path, key: str, parts: dict[str, bytes]) -> Sample:
+    """One sample of its members' bytes, by suffix.
+
+    Args:
+        path: of the shard, for messages.
+        key: of the sample.
+        parts: suffix -> content.
+
+    Raises:
+        ValueError: members are missing or unknown, or of an earlier release.
+    """
     expected = {"rgb.png", "depth.png", "ids.png", _MOTION, "json"}
     if set(parts) - {_VISIBLE} != expected:
         raise ValueError(

@@ -12,6 +12,7 @@ from torch import nn
 from momap_ros.files import atomic_path
 
 FORMAT = "momap-checkpoint/1"
+MODELS = ("small", "full")
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 # These formats run code when they are opened.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -46,10 +47,10 @@ def find_checkpoint(name_or_folder: str) -> Path:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """The checkpoint's momap.json.
+    """The checkpoint's momap.json; checkpoints from before there were two models are small ones.
 
     Raises:
-        CheckpointError: another format, or files in it that would have to be unpickled.
+        CheckpointError: another format, an unknown model, or files in it that would have to be unpickled.
     """
     pickles = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
     if pickles:
@@ -63,6 +64,8 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {folder}: momap.json is not JSON: {error}") from error
     if info.get("format") != FORMAT:
         raise CheckpointError(f"checkpoint {folder}: expected format {FORMAT!r}, got {info.get('format')!r}")
+    if info.setdefault("model", "small") not in MODELS:
+        raise CheckpointError(f"checkpoint {folder}: expected a model of {list(MODELS)}, got {info['model']!r}")
     return info
 
 
@@ -94,12 +97,29 @@ def check_weights(folder: Path, components: dict[str, nn.Module]) -> None:
             )
 
 
-def write_info(folder: Path, num_steps: int, training: dict[str, Any]) -> None:
-    """Write momap.json: the format, T, the package version and how the weights came to be."""
+def write_info(
+    folder: Path, num_steps: int, training: dict[str, Any], *, model: str = "small", **facts: object
+) -> None:
+    """Write momap.json.
+
+    Args:
+        folder: of the checkpoint.
+        num_steps: T.
+        training: how the weights came to be.
+        model: one of MODELS; says which pipeline draws with it.
+        **facts: more that this model's commands need to know.
+    """
     try:
         package_version = version("momap_ros")
     except PackageNotFoundError:
         package_version = "source tree"
-    info = {"format": FORMAT, "num_steps": num_steps, "package_version": package_version, "training": training}
+    info = {
+        "format": FORMAT,
+        "model": model,
+        "num_steps": num_steps,
+        "package_version": package_version,
+        **facts,
+        "training": training,
+    }
     with atomic_path(folder / "momap.json") as path:
         path.write_text(json.dumps(info, indent=2) + "\n")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +38,12 @@ from momap_ros.model.output import MoMapOutput, fit_instances
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.rgbd import RGBDFrame
 
+# What momap.json calls a model -> the pipeline that draws with it, of this class or derived from it. Named and not
+# imported, as in model_index.json: the full model needs libraries that the small one does not.
+MODELS = {
+    "small": ("momap_ros.model.pipeline", "MoMapPipeline"),
+    "full": ("momap_ros.model.full_pipeline", "FullMoMapPipeline"),
+}
 # Share of an instance's drawn motion that its affine map leaves unexplained from which its parts move differently.
 ARTICULATION_RESIDUAL = 0.35
 MIN_ARTICULATED_CELLS = 16
@@ -51,6 +60,7 @@ class MoMapPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "scene_encoder->denoiser"  # type: ignore[assignment]  # diffusers declares None
+    weights: ClassVar[tuple[str, ...]] = ("scene_encoder", "denoiser", "codec")
 
     def __init__(
         self,
@@ -63,6 +73,7 @@ class MoMapPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(scene_encoder=scene_encoder, denoiser=denoiser, codec=codec, scheduler=scheduler)
         self.vocabulary = Vocabulary(scene_encoder.config["vocabulary"])
+        self.num_steps = codec.num_steps
         self.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -76,6 +87,12 @@ class MoMapPipeline(DiffusionPipeline):
         """
         folder = find_checkpoint(os.fspath(name_or_folder))
         info = read_info(folder)
+        module, name = MODELS[info["model"]]
+        chosen: type[MoMapPipeline] = getattr(import_module(module), name)
+        return chosen._from_folder(folder, info, options)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, info: dict[str, Any], options: dict[str, object]) -> MoMapPipeline:
         # Weights are stored in half precision to be small and always computed with in float32, the codec above all.
         fixed = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
         diffusers_logging.disable_progress_bar()  # four small files; the bar would land in node logs
@@ -84,13 +101,18 @@ class MoMapPipeline(DiffusionPipeline):
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]  # torch lists every tensor
             raise CheckpointError(f"checkpoint {folder}: could not be loaded: {reason}") from error
-        check_weights(folder, {name: getattr(pipeline, name) for name in ("scene_encoder", "denoiser", "codec")})
-        if info["num_steps"] != pipeline.codec.num_steps:
+        check_weights(folder, {name: getattr(pipeline, name) for name in cls.weights})
+        if info["num_steps"] != pipeline.num_steps:
             raise CheckpointError(
                 f"checkpoint {folder}: momap.json says T = {info['num_steps']}, its codec has "
-                f"T = {pipeline.codec.num_steps}; it was put together from two models"
+                f"T = {pipeline.num_steps}; it was put together from two models"
             )
         return pipeline
+
+    def to_device(self, device: str) -> None:
+        """Move the networks; the codec stays where its results are needed."""
+        self.scene_encoder.to(device)
+        self.denoiser.to(device)
 
     @torch.inference_mode()
     def __call__(
@@ -157,7 +179,9 @@ class MoMapPipeline(DiffusionPipeline):
         moving = (probability @ member) / member.sum(dim=0).clamp(min=1)
         # 8. The predicted length of the motion gives the steps their seconds.
         step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
-        articulated = _articulated(latents=drawn, maps=maps, centres=centres, slots=slots, points=points, valid=valid)
+        articulated = articulated_instances(
+            latents=drawn, maps=maps, centres=centres, slots=slots, points=points, valid=valid
+        )
         return MoMapOutput(
             frame,
             instances,
@@ -210,7 +234,7 @@ class MoMapPipeline(DiffusionPipeline):
         return clean, moving_logits
 
 
-def _articulated(
+def articulated_instances(
     *,
     latents: torch.Tensor,
     maps: torch.Tensor,
@@ -218,8 +242,12 @@ def _articulated(
     slots: torch.Tensor,
     points: torch.Tensor,
     valid: torch.Tensor,
+    min_cells: int = MIN_ARTICULATED_CELLS,
 ) -> torch.Tensor:
-    """(MAX_INSTANCES,) bool: large instances whose cells move in ways that no affine map explains."""
+    """(MAX_INSTANCES,) bool: large instances whose cells move in ways that no affine map explains.
+
+    Arguments as those of `fit_instances` and what it returned; `min_cells` is how many cells make a large instance.
+    """
     offset = torch.where(valid[:, None], points - centres[slots], torch.zeros(()))  # (P, 3)
     design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=-1)
     explained = torch.einsum("pi,npic->ncp", design, maps[:, slots])
@@ -227,5 +255,5 @@ def _articulated(
     residual = ((latents - explained) ** 2).mean(dim=(0, 1)) @ member
     total = (latents**2).mean(dim=(0, 1)) @ member
     ratio = (residual / total.clamp(min=1e-9)).sqrt()
-    large = member.sum(dim=0) >= MIN_ARTICULATED_CELLS
+    large = member.sum(dim=0) >= min_cells
     return (ratio > ARTICULATION_RESIDUAL) & large

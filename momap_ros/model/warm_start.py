@@ -1,7 +1,7 @@
 """Start a forecast from the one before: what it said is still to come, as latents of the new frame's cells.
 
-A robot forecasts many times during one motion. Drawn anew, every forecast may choose another of the likely futures; begun
-from the last one, each future goes on, and fewer denoising steps are left.
+A robot forecasts many times during one motion. Drawn anew, every forecast may choose another of the likely futures;
+begun from the last one, each future goes on, and fewer denoising steps are left.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from momap_ros.conditioning import GRID, SceneGrid
 from momap_ros.model.output import MOVING_GATE
 
 if TYPE_CHECKING:
-    from momap_ros.model.codec import MotionCodec
     from momap_ros.model.output import MoMapOutput
 
 
 def remaining_latents(previous: MoMapOutput, grid: SceneGrid, elapsed_s: float, step_s: float) -> torch.Tensor:
     """The rest of every drawn future, for the cells of a later frame of the same, unmoved camera.
 
-    The instance of a cell says which affine map moved its point; inverted at the elapsed time, the map gives the point's
-    place in the earlier frame, and from there the rest of its way. After the last step things stay where they are.
+    The instance of a cell says which affine map moved its point; inverted at the elapsed time, the map gives the
+    point's place in the earlier frame, and from there the rest of its way. After the last step things stay.
 
     Args:
         previous: an earlier forecast; its instance ids mean the same objects as the grid's.
@@ -64,7 +63,7 @@ def _earlier_points(previous: MoMapOutput, slot: int, now: torch.Tensor, elapsed
     displaced = _later(previous.codec.decode(affine), previous.step_s, at)[:, :, 0]  # (N, 4, 3)
     shift, linear = displaced[:, :1], displaced[:, 1:]
     moved = now[None] - previous.centres[slot] - shift
-    return torch.linalg.solve(torch.eye(3) + linear, moved, left=False) + previous.centres[slot]
+    return torch.as_tensor(torch.linalg.solve(torch.eye(3) + linear, moved, left=False) + previous.centres[slot])
 
 
 def _later(way: torch.Tensor, step_s: float, times_s: np.ndarray) -> torch.Tensor:
@@ -72,4 +71,4 @@ def _later(way: torch.Tensor, step_s: float, times_s: np.ndarray) -> torch.Tenso
     position = torch.from_numpy(np.clip(times_s / step_s, 0, way.shape[-2] - 1)).float()
     first = position.floor().long().clamp(max=way.shape[-2] - 2)
     share = (position - first)[:, None]
-    return way[..., first, :] * (1 - share) + way[..., first + 1, :] * share
+    return torch.as_tensor(way[..., first, :] * (1 - share) + way[..., first + 1, :] * share)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -32,6 +30,7 @@ from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
+from momap_ros.training.loop import append_row, average_gradients, learning_rate, update_average
 from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step
 
 MALLOC = {
@@ -155,25 +154,6 @@ def expected_motion_loss(
     return torch.as_tensor((of_moving + of_still) / 2)
 
 
-def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
-    """Mean of the gradients over all processes, in one message."""
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
-    distributed.all_reduce(flat)
-    flat /= world
-    offset = 0
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.copy_(flat[offset : offset + parameter.numel()].view_as(parameter))
-            offset += parameter.numel()
-
-
-def learning_rate(step: int, options: SmallTraining) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak; first for the encoder's steps, then for the others."""
-    first, last = (0, options.encoder_steps) if step < options.encoder_steps else (options.encoder_steps, options.steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * (step - first) / (last - first)))
-    return options.learning_rate * min(1.0, (step - first + 1) / options.warmup_steps) * (0.02 + 0.98 * cosine)
-
-
 class Run:
     """The state of a training run: built new or continued from its folder."""
 
@@ -250,12 +230,12 @@ class Run:
         if self.world > 1:
             average_gradients(parameters, self.world)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        phases = (0, options.encoder_steps), (options.encoder_steps, options.steps)
+        first, last = phases[self.step >= options.encoder_steps]
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, options)
+            group["lr"] = learning_rate(self.step, options, first=first, last=last)
         self.optimizer.step()
-        decay = min(options.ema_decay, (self.step + 1) / (self.step + 10))
-        averages: list[torch.Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+        update_average(self.average, self.model, self.step, options.ema_decay)
         self.step += 1
         return parts
 
@@ -293,12 +273,7 @@ def run(rank: int, launch: Launch) -> None:
                 row[name] = round(float(np.mean(values)), 5) if values else ""
             row["samples_per_s"] = round((state.step - first) * options.batch_size / (time.monotonic() - started), 1)
             progress.set_postfix({"latent": row["latent"], "motion": row["motion"], "per_s": row["samples_per_s"]})
-            new = not log_path.exists()
-            with log_path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, row)
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+            append_row(log_path, row)
             history = []
         if rank == 0 and (state.step % launch.save_every == 0 or state.step == options.steps):
             state.save()

@@ -13,6 +13,7 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.noise import InstanceFrames, NoiseShares, draw_noise
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.loop import batch_indices
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,6 @@ class SmallTraining:
     motion_weight: float = 0.3
     duration_weight: float = 0.05
     seed: int = 0
-
-
-def batch_indices(split_length: int, step: int, options: SmallTraining) -> np.ndarray:
-    """Samples of one step: every epoch is one permutation, and a resumed run continues exactly in it."""
-    per_epoch = split_length // options.batch_size
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng([options.seed, 1, epoch]).permutation(split_length)
-    return np.sort(order[position * options.batch_size : (position + 1) * options.batch_size])
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,16 +15,16 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.training import small
 from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.loop import batch_indices, learning_rate
 from momap_ros.training.small import (
     Launch,
     Run,
     SmallModel,
     expected_motion_loss,
-    learning_rate,
     run,
     training_loss,
 )
-from momap_ros.training.steps import SmallTraining, batch_indices
+from momap_ros.training.steps import SmallTraining
 
 OPTIONS = SmallTraining(steps=30, batch_size=4, warmup_steps=5, channels=(32, 64))
 
@@ -48,47 +48,6 @@ def assert_same_state(first: Run, second: Run) -> None:
     for name in ("model", "average"):
         one, other = getattr(first, name).state_dict(), getattr(second, name).state_dict()
         assert all(torch.equal(one[key], other[key]) for key in one), name
-
-
-# --- data order and step sizes
-
-
-def test_every_epoch_is_a_permutation() -> None:
-    options = SmallTraining(steps=100, batch_size=4)
-    epochs = [np.concatenate([batch_indices(12, 3 * epoch + step, options) for step in range(3)]) for epoch in range(4)]
-    for order in epochs:
-        np.testing.assert_array_equal(np.sort(order), np.arange(12))
-    assert not np.array_equal(epochs[0], epochs[1])
-    np.testing.assert_array_equal(batch_indices(12, 7, options), batch_indices(12, 7, options))
-    other = dataclasses.replace(options, seed=1)
-    assert not np.array_equal(batch_indices(12, 0, options), batch_indices(12, 0, other))
-
-
-def test_an_incomplete_batch_is_left_out_of_its_epoch() -> None:
-    options = SmallTraining(steps=100, batch_size=5)
-    seen = np.concatenate([batch_indices(12, step, options) for step in range(2)])
-    assert len(np.unique(seen)) == 10
-    assert len(batch_indices(12, 2, options)) == 5
-
-
-def test_the_learning_rate_rises_and_falls_as_a_cosine() -> None:
-    options = SmallTraining(steps=1000, warmup_steps=100, learning_rate=2e-3)
-    rates = np.array([learning_rate(step, options) for step in range(1001)])
-    assert rates[0] == pytest.approx(2e-5, rel=0.01)
-    assert rates.argmax() in range(90, 101)
-    assert rates[500] == pytest.approx(2e-3 * 0.51)
-    assert rates[1000] == pytest.approx(4e-5)
-    assert (np.diff(rates[100:]) < 0).all()
-    assert (np.diff(rates[:90]) > 0).all()
-
-
-def test_the_learning_rate_starts_anew_after_the_encoders_steps() -> None:
-    options = SmallTraining(steps=1000, encoder_steps=400, warmup_steps=100, learning_rate=2e-3)
-    rates = np.array([learning_rate(step, options) for step in range(1001)])
-    alone = SmallTraining(steps=400, warmup_steps=100, learning_rate=2e-3)
-    np.testing.assert_allclose(rates[:400], [learning_rate(step, alone) for step in range(400)])
-    alone = SmallTraining(steps=600, warmup_steps=100, learning_rate=2e-3)
-    np.testing.assert_allclose(rates[400:], [learning_rate(step, alone) for step in range(601)])
 
 
 # --- the loss

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from momap_ros.training.loop import batch_indices, learning_rate
+
+
+@dataclass(frozen=True)
+class Options:
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 8e-4
+    warmup_steps: int = 200
+    seed: int = 0
+
+
+def test_every_epoch_is_a_permutation() -> None:
+    options = Options(steps=100, batch_size=4)
+    epochs = [np.concatenate([batch_indices(12, 3 * epoch + step, options) for step in range(3)]) for epoch in range(4)]
+    for order in epochs:
+        np.testing.assert_array_equal(np.sort(order), np.arange(12))
+    assert not np.array_equal(epochs[0], epochs[1])
+    np.testing.assert_array_equal(batch_indices(12, 7, options), batch_indices(12, 7, options))
+    other = dataclasses.replace(options, seed=1)
+    assert not np.array_equal(batch_indices(12, 0, options), batch_indices(12, 0, other))
+
+
+def test_an_incomplete_batch_is_left_out_of_its_epoch() -> None:
+    options = Options(steps=100, batch_size=5)
+    seen = np.concatenate([batch_indices(12, step, options) for step in range(2)])
+    assert len(np.unique(seen)) == 10
+    assert len(batch_indices(12, 2, options)) == 5
+
+
+def test_the_learning_rate_rises_and_falls_as_a_cosine() -> None:
+    options = Options(steps=1000, warmup_steps=100, learning_rate=2e-3)
+    rates = np.array([learning_rate(step, options) for step in range(1001)])
+    assert rates[0] == pytest.approx(2e-5, rel=0.01)
+    assert rates.argmax() in range(90, 101)
+    assert rates[500] == pytest.approx(2e-3 * 0.51)
+    assert rates[1000] == pytest.approx(4e-5)
+    assert (np.diff(rates[100:]) < 0).all()
+    assert (np.diff(rates[:90]) > 0).all()
+
+
+def test_every_phase_of_a_run_has_its_own_cosine() -> None:
+    options = Options(steps=1000, warmup_steps=100, learning_rate=2e-3)
+    first = [learning_rate(step, options, last=400) for step in range(400)]
+    np.testing.assert_allclose(first, [learning_rate(step, Options(400, 64, 2e-3, 100)) for step in range(400)])
+    second = [learning_rate(step, options, first=400) for step in range(400, 1000)]
+    np.testing.assert_allclose(second, [learning_rate(step, Options(600, 64, 2e-3, 100)) for step in range(600)])
