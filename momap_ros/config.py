@@ -164,6 +164,30 @@ class ObjectMotionConfig(Settings):
     max_points_per_object: int = setting(
         400, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
     )
+    smoothing_steps: float = setting(
+        0.0,
+        "Motions damp changes faster than about this many steps; 0 = off: the codec already draws smooth forecasts.",
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    max_hypotheses: int = setting(
+        3, "At most this many different ends of an object are told apart, the most frequent first.", minimum=1
+    )
+    joint_min_travel_m: float = setting(
+        0.01,
+        "An object whose points (RMS) never get so far has an unknown joint, metres.",
+        minimum=0.001,
+        maximum=1.0,
+    )
+    joint_tolerance_m: float = setting(
+        0.002, "RMS residual up to which a joint explains a motion, metres.", minimum=0.0001, maximum=1.0
+    )
+    joint_tolerance_share: float = setting(
+        0.05,
+        "The same as a share of the way that the points travel; the larger of the two counts.",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
 
 @dataclass(frozen=True)
