@@ -18,6 +18,8 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 STRING = "std_msgs/msg/String"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
 POINT_TRAJECTORIES = "momap_ros/msg/PointTrajectories"
+ARTICULATION = "momap_ros/msg/Articulation"
+OBJECT_HYPOTHESIS = "momap_ros/msg/ObjectHypothesis"
 OBJECT_MOTION = "momap_ros/msg/ObjectMotion"
 OBJECT_MOTION_ARRAY = "momap_ros/msg/ObjectMotionArray"
 
@@ -50,7 +52,7 @@ def type_store() -> Typestore:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
-    for name in (OBJECT_MOTION, OBJECT_MOTION_ARRAY, POINT_TRAJECTORIES):
+    for name in (ARTICULATION, OBJECT_HYPOTHESIS, OBJECT_MOTION, OBJECT_MOTION_ARRAY, POINT_TRAJECTORIES):
         text = (definition_folder() / f"{name.rpartition('/')[2]}.msg").read_text(encoding="utf-8")
         store.register(get_types_from_msg(text, name))
     return store
