@@ -222,6 +222,25 @@ class ForecastConfig(Settings):
 
 
 @dataclass(frozen=True)
+class PlannerConfig(Settings):
+    """What is published in the messages of planners; each is made only while somebody listens."""
+
+    object_id: int = setting(
+        0, "Object of ~/path, ~/poses and ~/swept_volume; 0 = the one, or all, expected to move.", minimum=0
+    )
+    min_moving_probability: float = setting(
+        0.5, "An object is expected to move from this probability on.", minimum=0.0, maximum=1.0
+    )
+    horizon_s: float = setting(
+        0.0, "Planner messages end so many seconds after the image; 0 = with the forecast.", minimum=0.0, maximum=600.0
+    )
+    voxel_m: float = setting(0.01, "Side of the voxels of ~/swept_volume, metres.", minimum=0.001, maximum=1.0)
+    swept_hypotheses: int = setting(
+        1, "Futures in ~/swept_volume, the most representative first; as many as are drawn: all.", minimum=1
+    )
+
+
+@dataclass(frozen=True)
 class NodeConfig(Settings):
     """How a node starts."""
 

@@ -19,6 +19,7 @@ from momap_ros.config import (
     InputConfig,
     MarkersConfig,
     ObjectMotionConfig,
+    PlannerConfig,
     SegmentationConfig,
 )
 from momap_ros.files import atomic_path
@@ -34,6 +35,7 @@ GROUPS = {
     "forecast": ForecastConfig,
     "segmentation": SegmentationConfig,
     "motion": ObjectMotionConfig,
+    "planner": PlannerConfig,
     "markers": MarkersConfig,
 }
 

@@ -257,12 +257,16 @@ def cloud_to_msg(trajectories: PointTrajectories, mean_velocity_m_s: Float32) ->
         points[name] = trajectories.positions[0, :, 0, axis]
         points[f"v{name}"] = mean_velocity_m_s[:, axis]
     points["object_id"] = trajectories.object_ids
-    header = header_to_msg(trajectories.stamp_ns, trajectories.frame_id)
+    return structured_cloud(header_to_msg(trajectories.stamp_ns, trajectories.frame_id), points)
+
+
+def structured_cloud(header: Header, points: npt.NDArray[np.void]) -> PointCloud2:
+    """A cloud of one row: (P,) records whose float32 and uint32 fields are those of the message."""
     fields = [
         PointField(
             name=name, offset=offset, datatype=PointField.UINT32 if dtype.kind == "u" else PointField.FLOAT32, count=1
         )
-        for name, (dtype, offset) in ((name, field[:2]) for name, field in (_CLOUD_DTYPE.fields or {}).items())
+        for name, (dtype, offset) in ((name, field[:2]) for name, field in (points.dtype.fields or {}).items())
     ]
     try:
         from sensor_msgs_py.point_cloud2 import create_cloud

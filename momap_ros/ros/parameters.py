@@ -21,6 +21,7 @@ from momap_ros.config import (
     MarkersConfig,
     NodeConfig,
     ObjectMotionConfig,
+    PlannerConfig,
     SegmentationConfig,
     Settings,
     check_setting,
@@ -33,6 +34,7 @@ PREFIXES: dict[type[Settings], str] = {
     SegmentationConfig: "segmentation",
     ForecastConfig: "forecast",
     ObjectMotionConfig: "motion",
+    PlannerConfig: "planner",
     MarkersConfig: "markers",
 }
 
