@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from momap_ros.articulation import Articulation, JointKind
 from momap_ros.bag_types import (
+    ARTICULATION,
     CAMERA_INFO,
     IMAGE,
+    OBJECT_HYPOTHESIS,
     OBJECT_MOTION,
     OBJECT_MOTION_ARRAY,
     POINT_TRAJECTORIES,
@@ -25,6 +28,7 @@ from momap_ros.geometry import (
     Float32,
     Float64,
     PinholeCamera,
+    continuous_quaternions,
     quaternions_from_rotations,
     rotations_from_quaternions,
     se3_from_parts,
@@ -33,7 +37,7 @@ from momap_ros.geometry import (
 )
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
-from momap_ros.object_motion import ObjectMotion
+from momap_ros.object_motion import MotionHypothesis, ObjectMotion, object_poses
 from momap_ros.rgbd import UInt8
 from momap_ros.shapes import check_shapes
 
@@ -190,15 +194,6 @@ def _quaternion_message(xyzw: Float64) -> Message:
 
 
 def _object_message(motion: ObjectMotion) -> Message:
-    quaternions = xyzw_from_wxyz(quaternions_from_rotations(motion.motion_t_from_0[:, :3, :3]))
-    poses = [
-        new_message(
-            "geometry_msgs/msg/Pose",
-            position=_xyz_message("Point", position),
-            orientation=_quaternion_message(q),
-        )
-        for position, q in zip(motion.motion_t_from_0[:, :3, 3], quaternions, strict=True)
-    ]
     return new_message(
         OBJECT_MOTION,
         id=motion.instance_id,
@@ -209,20 +204,36 @@ def _object_message(motion: ObjectMotion) -> Message:
         direction=_xyz_message("Vector3", motion.direction),
         displacement=motion.displacement_m,
         speed=motion.speed_m_s,
-        poses=poses,
+        poses=_pose_messages(motion.motion_t_from_0),
         residual=motion.residual_m.astype(np.float32),
         inlier_fraction=motion.inlier_fraction,
         rigid=motion.rigid,
         valid=motion.valid,
         hypothesis_weight=motion.hypothesis_weight,
         hypothesis_spread=motion.hypothesis_spread_m,
+        end=_end_message(motion, motion.motion_t_from_0, motion.end_covariance),
+        hypotheses=[
+            new_message(
+                OBJECT_HYPOTHESIS,
+                weight=item.weight,
+                poses=_pose_messages(item.motion_t_from_0),
+                end=_end_message(motion, item.motion_t_from_0, item.end_covariance),
+            )
+            for item in motion.hypotheses
+        ],
+        articulation=new_message(
+            ARTICULATION,
+            kind=int(motion.articulation.kind),
+            axis=_xyz_message("Vector3", motion.articulation.axis),
+            axis_point=_xyz_message("Point", motion.articulation.axis_point),
+            positions=motion.articulation.positions.astype(np.float32),
+            residual=motion.articulation.residual_m,
+        ),
         **{name: np.asarray(getattr(motion, name), np.int8) for name in _FLAGS},
     )
 
 
 def _object_from_message(item: Message) -> ObjectMotion:
-    positions = np.array([_xyz(pose.position) for pose in item.poses]).reshape(-1, 3)
-    xyzw = np.array([[*_xyz(pose.orientation), pose.orientation.w] for pose in item.poses]).reshape(-1, 4)
     return ObjectMotion(
         instance_id=int(item.id),
         label=str(item.label),
@@ -232,15 +243,53 @@ def _object_from_message(item: Message) -> ObjectMotion:
         direction=_xyz(item.direction),
         displacement_m=float(item.displacement),
         speed_m_s=float(item.speed),
-        motion_t_from_0=se3_from_parts(rotations_from_quaternions(wxyz_from_xyzw(xyzw)), positions),
+        motion_t_from_0=_motion(item.poses),
         residual_m=np.asarray(item.residual, np.float64),
         inlier_fraction=float(item.inlier_fraction),
         rigid=bool(item.rigid),
         valid=bool(item.valid),
         hypothesis_weight=float(item.hypothesis_weight),
         hypothesis_spread_m=float(item.hypothesis_spread),
+        end_covariance=_covariance(item.end),
+        hypotheses=tuple(
+            MotionHypothesis(float(other.weight), _motion(other.poses), _covariance(other.end))
+            for other in item.hypotheses
+        ),
+        articulation=Articulation(
+            JointKind(int(item.articulation.kind)),
+            _xyz(item.articulation.axis),
+            _xyz(item.articulation.axis_point),
+            np.asarray(item.articulation.positions, np.float64),
+            float(item.articulation.residual),
+        ),
         **{name: np.asarray(getattr(item, name), np.int8) for name in _FLAGS},
     )
+
+
+def _pose_messages(motion: Float64) -> list[Message]:
+    """(T, 4, 4) as geometry_msgs/Pose, neighbours' quaternions without jumps of sign."""
+    quaternions = xyzw_from_wxyz(continuous_quaternions(quaternions_from_rotations(motion[:, :3, :3])))
+    return [
+        new_message(
+            "geometry_msgs/msg/Pose", position=_xyz_message("Point", position), orientation=_quaternion_message(q)
+        )
+        for position, q in zip(motion[:, :3, 3], quaternions, strict=True)
+    ]
+
+
+def _end_message(motion: ObjectMotion, motion_t_from_0: Float64, covariance: Float64) -> Message:
+    (pose,) = _pose_messages(object_poses(motion_t_from_0[-1:], motion.centroid_m))
+    return new_message("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=covariance.reshape(-1))
+
+
+def _motion(poses: Sequence[Message]) -> Float64:
+    positions = np.array([_xyz(pose.position) for pose in poses]).reshape(-1, 3)
+    xyzw = np.array([[*_xyz(pose.orientation), pose.orientation.w] for pose in poses]).reshape(-1, 4)
+    return se3_from_parts(rotations_from_quaternions(wxyz_from_xyzw(xyzw)), positions)
+
+
+def _covariance(pose: Message) -> Float64:
+    return np.asarray(pose.covariance, np.float64).reshape(6, 6)
 
 
 def _xyz_message(name: str, xyz: Float64) -> Message:

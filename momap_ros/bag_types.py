@@ -20,6 +20,8 @@ TRANSFORMS = "tf2_msgs/msg/TFMessage"
 MOTION_HINT = "momap_ros/msg/MotionHint"
 MOTION_HINTS = "momap_ros/msg/MotionHints"
 POINT_TRAJECTORIES = "momap_ros/msg/PointTrajectories"
+ARTICULATION = "momap_ros/msg/Articulation"
+OBJECT_HYPOTHESIS = "momap_ros/msg/ObjectHypothesis"
 OBJECT_MOTION = "momap_ros/msg/ObjectMotion"
 OBJECT_MOTION_ARRAY = "momap_ros/msg/ObjectMotionArray"
 
@@ -52,7 +54,16 @@ def type_store() -> Typestore:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
-    for name in (MOTION_HINT, MOTION_HINTS, OBJECT_MOTION, OBJECT_MOTION_ARRAY, POINT_TRAJECTORIES):
+    own = (
+        ARTICULATION,
+        MOTION_HINT,
+        MOTION_HINTS,
+        OBJECT_HYPOTHESIS,
+        OBJECT_MOTION,
+        OBJECT_MOTION_ARRAY,
+        POINT_TRAJECTORIES,
+    )
+    for name in own:
         text = (definition_folder() / f"{name.rpartition('/')[2]}.msg").read_text(encoding="utf-8")
         store.register(get_types_from_msg(text, name))
     return store

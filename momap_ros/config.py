@@ -164,6 +164,30 @@ class ObjectMotionConfig(Settings):
     max_points_per_object: int = setting(
         400, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
     )
+    smoothing_steps: float = setting(
+        0.0,
+        "Motions damp changes faster than about this many steps; 0 = off: the codec already draws smooth forecasts.",
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    max_hypotheses: int = setting(
+        3, "At most this many different ends of an object are told apart, the most frequent first.", minimum=1
+    )
+    joint_min_travel_m: float = setting(
+        0.01,
+        "An object whose points (RMS) never get so far has an unknown joint, metres.",
+        minimum=0.001,
+        maximum=1.0,
+    )
+    joint_tolerance_m: float = setting(
+        0.002, "RMS residual up to which a joint explains a motion, metres.", minimum=0.0001, maximum=1.0
+    )
+    joint_tolerance_share: float = setting(
+        0.05,
+        "The same as a share of the way that the points travel; the larger of the two counts.",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -238,6 +262,25 @@ class VlmConfig(Settings):
     )
     period_s: float = setting(
         5.0, "Shortest time between two questions about one sentence, seconds.", minimum=0.0, maximum=3600.0
+    )
+
+
+@dataclass(frozen=True)
+class PlannerConfig(Settings):
+    """What is published in the messages of planners; each is made only while somebody listens."""
+
+    object_id: int = setting(
+        0, "Object of ~/path, ~/poses and ~/swept_volume; 0 = the one, or all, expected to move.", minimum=0
+    )
+    min_moving_probability: float = setting(
+        0.5, "An object is expected to move from this probability on.", minimum=0.0, maximum=1.0
+    )
+    horizon_s: float = setting(
+        0.0, "Planner messages end so many seconds after the image; 0 = with the forecast.", minimum=0.0, maximum=600.0
+    )
+    voxel_m: float = setting(0.01, "Side of the voxels of ~/swept_volume, metres.", minimum=0.001, maximum=1.0)
+    swept_hypotheses: int = setting(
+        1, "Futures in ~/swept_volume, the most representative first; as many as are drawn: all.", minimum=1
     )
 
 

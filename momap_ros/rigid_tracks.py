@@ -7,7 +7,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from momap_ros.geometry import Float64, FloatArray, kabsch_rotations, se3_from_parts
+from momap_ros.geometry import (
+    Float64,
+    FloatArray,
+    continuous_quaternions,
+    invert_se3,
+    kabsch_rotations,
+    quaternions_from_rotations,
+    rotations_from_quaternions,
+    se3_from_parts,
+)
 from momap_ros.shapes import check_shapes
 
 Bool = npt.NDArray[np.bool_]
@@ -16,6 +25,12 @@ MIN_TRAJECTORIES = 3  # fewer points leave a rotation open, whatever they do
 MIN_SPREAD_M = 0.001  # points closer than this to one line do not determine the rotation about it
 RESIDUAL_FLOOR_M = 0.001  # resolution of depth images: smaller residuals are not a reason to distrust a trajectory
 SETTLED_SHARE = 0.95  # reweighting ends when the median distance shrinks by less than this
+# A fit whose median trajectory is farther off than this may have settled between two groups of points: it is tried
+# again from the best of many minimal sets. With 40 % outliers one of 32 triples is clean but for a chance of 4e-4.
+DOUBTFUL_M = 0.005
+MINIMAL_SETS = 32
+MAX_VOTERS = 100  # trajectories
+KEY_STEPS = 3  # at which minimal sets are compared on them
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,24 +52,36 @@ class RigidTracks:
     valid: Bool
 
 
-def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterations: int) -> RigidTracks:
+def fit_rigid_tracks(
+    source_points: FloatArray,
+    positions: FloatArray,
+    *,
+    iterations: int,
+    weights: FloatArray | None = None,
+    smoothing_steps: float = 0.0,
+) -> RigidTracks:
     """Fit one rigid motion per hypothesis and step, with one robust weight per trajectory.
 
     A trajectory belongs to the object or it does not, for its whole length, so its weight comes from its RMS distance
     over all steps. Weights are Geman-McClure's with a scale of 1.5 times the median distance, until the median settles;
-    the last round is plain least squares on the inliers, the trajectories within three times the median.
+    the last round is plain least squares on the inliers, the trajectories within three times the median. Where the
+    median stays above DOUBTFUL_M the same starts again from the minimal set with the least median distance, and the
+    better of the two is kept.
 
     Where the inliers of a step do not determine a rotation (fewer than three, or on a line) the step keeps the rotation
     of the step before and only its translation is fitted; where no inlier is known it keeps the whole motion. A step at
     which no trajectory has moved gives the identity exactly.
 
     Reference: Kabsch, doi:10.1107/S0567739476001873; Umeyama, doi:10.1109/34.88573; Geman and McClure, Bulletin of the
-    International Statistical Institute 52 (1987).
+    International Statistical Institute 52 (1987); least median of squares: Rousseeuw,
+    doi:10.1080/01621459.1984.10477105.
 
     Args:
         source_points: (P, 3) observed points, metres; NaN = unknown.
         positions: (N, P, T, 3) their trajectories, metres, step 0 = source_points; NaN = unknown.
         iterations: most rounds of fitting; 1 = plain least squares on all known trajectories.
+        weights: (N, P) how much each trajectory counts, in [0, 1]; 0 = not at all; all the same where None.
+        smoothing_steps: changes faster than about this many steps are damped, see `smooth_tracks`; 0 = off.
 
     Returns:
         The motions of all hypotheses.
@@ -62,33 +89,40 @@ def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterat
     Raises:
         ShapeError: the arrays do not describe the same points.
     """
-    check_shapes(source_points=(source_points, "P 3"), positions=(positions, "N P T 3"))
+    lengths = check_shapes(source_points=(source_points, "P 3"), positions=(positions, "N P T 3"))
+    if weights is not None:
+        check_shapes(lengths, weights=(weights, "N P"))
     moves = np.array([not _rests(source_points, trajectories) for trajectories in positions], np.bool_)
     if not moves.all():
         tracks = _resting_tracks(positions.shape[:3])
         if moves.any():
-            fitted = fit_rigid_tracks(source_points, positions[moves], iterations=iterations)
+            fitted = fit_rigid_tracks(
+                source_points,
+                positions[moves],
+                iterations=iterations,
+                weights=None if weights is None else weights[moves],
+                smoothing_steps=smoothing_steps,
+            )
             for field in fields(RigidTracks):
                 getattr(tracks, field.name)[moves] = getattr(fitted, field.name)
         return tracks
     moments = _Moments(source_points, positions)
     usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
-    inliers: Bool = usable
-    rotation, translation = moments.fit(inliers.astype(np.float64))
-    previous_scale = np.full(len(positions), np.inf)
-    for fits_left in reversed(range(iterations - 1)):
-        distance = moments.trajectory_distances(rotation, translation)
-        scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
-        last = fits_left == 0 or bool(np.all(scale > SETTLED_SHARE * previous_scale))
-        if last:
-            inliers = usable & (distance <= 3.0 * scale[:, None])
-            weights = inliers.astype(np.float64)
-        else:
-            weights = np.where(usable, 1.0 / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2, 0.0)
-        rotation, translation = moments.fit(weights)
-        if last:
-            break
-        previous_scale = scale
+    share: Float64 = np.ones(usable.shape) if weights is None else np.asarray(weights, np.float64)
+    usable &= share > 0
+    fit = _settled(moments, usable, share, iterations=iterations)
+    doubtful = np.flatnonzero((fit.scale_m > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES))
+    if iterations > 1 and len(doubtful):
+        starts = _best_minimal_sets(source_points, positions[doubtful], usable[doubtful])
+        retried = _Moments(source_points, positions[doubtful])
+        again = _settled(retried, usable[doubtful], share[doubtful], iterations=iterations, start=starts)
+        better = again.scale_m < fit.scale_m[doubtful]
+        for field in fields(_Fit):
+            getattr(fit, field.name)[doubtful[better]] = getattr(again, field.name)[better]
+    rotation, translation = fit.rotation, fit.translation
+    if smoothing_steps > 0:
+        rotation, translation = smooth_tracks(rotation, translation, smoothing_steps)
+    inliers = fit.inliers
     residual = moments.step_residuals(rotation, translation, inliers)
     motion = moments.in_input_coordinates(rotation, translation)
     valid = usable.sum(axis=1) >= MIN_TRAJECTORIES
@@ -97,6 +131,114 @@ def fit_rigid_tracks(source_points: FloatArray, positions: FloatArray, *, iterat
     inliers = inliers & valid[:, None]
     fraction = inliers.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
     return RigidTracks(motion, residual, inliers, fraction, valid)
+
+
+def incremental_motions(motion_t_from_0: FloatArray) -> Float64:
+    """(..., T, 4, 4) rigid motions from each step before to its own, of motions from step 0; the identity at step 0.
+
+    Both are in the same fixed frame: incremental[t] @ motion_t_from_0[t - 1] = motion_t_from_0[t].
+    """
+    check_shapes(motion_t_from_0=(motion_t_from_0, "... T 4 4"))
+    before = np.concatenate([motion_t_from_0[..., :1, :, :], motion_t_from_0[..., :-1, :, :]], axis=-3)
+    return np.asarray(motion_t_from_0 @ invert_se3(before), np.float64)
+
+
+def smooth_tracks(rotation: Float64, translation: Float64, smoothing_steps: float) -> tuple[Float64, Float64]:
+    """Damp what changes faster than about `smoothing_steps` steps; step 0, the observation, stays as it is.
+
+    Whittaker's smoother: the track with the least sum of squared distances plus lambda times its squared second
+    differences, with lambda = (smoothing_steps / 2 pi)^4, for which a sine of that period keeps about half its
+    amplitude. Steady motion passes unchanged. Rotations are smoothed as sign-continuous quaternions of unit length, so
+    a step should turn by much less than a half turn.
+
+    Reference: Eilers, A perfect smoother, doi:10.1021/ac034173t.
+
+    Args:
+        rotation: (N, T, 3, 3).
+        translation: (N, T, 3) of the same point, metres.
+        smoothing_steps: positive.
+    """
+    smoother = whittaker_matrix(rotation.shape[1], smoothing_steps)
+    quaternions = np.swapaxes(continuous_quaternions(np.swapaxes(quaternions_from_rotations(rotation), 0, 1)), 0, 1)
+    still = (rotation == np.eye(3)).all(axis=(1, 2, 3))  # what does not turn at all stays exact
+    turned = np.where(still[:, None, None, None], rotation, rotations_from_quaternions(smoother @ quaternions))
+    moved = np.asarray(smoother @ translation)
+    turned[:, 0], moved[:, 0] = rotation[:, 0], translation[:, 0]  # without rounding
+    return turned, moved
+
+
+def whittaker_matrix(num_steps: int, smoothing_steps: float) -> Float64:
+    """(T, T) matrix that smooths a column of values over T equal steps and leaves the first as it is."""
+    if num_steps < 3:
+        return np.eye(num_steps)
+    differences = np.diff(np.eye(num_steps), n=2, axis=0)
+    system = np.eye(num_steps) + (smoothing_steps / (2.0 * np.pi)) ** 4 * differences.T @ differences
+    system[0] = np.eye(num_steps)[0]
+    return np.asarray(np.linalg.inv(system))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Rotations (N, T, 3, 3), translations (N, T, 3), inliers (N, P), and the median distance (N,) of trajectories."""
+
+    rotation: Float64
+    translation: Float64
+    inliers: Bool
+    scale_m: Float64
+
+
+def _settled(moments: _Moments, usable: Bool, share: Float64, *, iterations: int, start: Float64 | None = None) -> _Fit:
+    """Reweighted fits from (N, P) starting weights, all usable trajectories where None."""
+    inliers = usable
+    rotation, translation = moments.fit(usable * share if start is None else start)
+    scale = np.zeros(len(usable))
+    previous_scale = np.full(len(usable), np.inf)
+    for fits_left in reversed(range(iterations - 1)):
+        distance = moments.trajectory_distances(rotation, translation)
+        scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
+        last = fits_left == 0 or bool(np.all(scale > SETTLED_SHARE * previous_scale))
+        if last:
+            inliers = usable & (distance <= 3.0 * scale[:, None])
+            weights = inliers * share
+        else:
+            weights = np.where(usable, share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2, 0.0)
+        rotation, translation = moments.fit(weights)
+        if last:
+            break
+        previous_scale = scale
+    return _Fit(rotation, translation, np.array(inliers), np.array(scale, np.float64))
+
+
+def _best_minimal_sets(source_points: FloatArray, positions: FloatArray, usable: Bool) -> Float64:
+    """(N, P) weights of three trajectories each: of many random ones those that half of all agree with most closely.
+
+    Compared at a few steps and on some of the trajectories only; all that are usable count where too few are known at
+    these steps.
+    """
+    steps = np.unique(np.linspace(0, positions.shape[2] - 1, KEY_STEPS + 1).round().astype(int))[1:]
+    starts = usable.astype(np.float64)
+    for n, start in enumerate(starts):
+        known = np.isfinite(positions[n][:, steps]).all(axis=(1, 2)) & np.isfinite(source_points).all(axis=1)
+        candidates = np.flatnonzero(usable[n] & known)
+        if len(candidates) <= MIN_TRAJECTORIES:
+            continue
+        generator = np.random.default_rng(len(candidates))  # the same points give the same motion
+        voters = generator.permutation(candidates)[:MAX_VOTERS]
+        sets = generator.integers(len(voters), size=(MINIMAL_SETS, MIN_TRAJECTORIES))
+        source = source_points[voters].astype(np.float64)
+        target = positions[n][voters][:, steps].transpose(1, 0, 2).astype(np.float64)  # (K, V, 3)
+        source_mean, target_mean = source[sets].mean(axis=1), target[:, sets].mean(axis=2)
+        covariance = np.einsum(
+            "ksia,sib->ksab", target[:, sets] - target_mean[:, :, None], source[sets] - source_mean[:, None]
+        )
+        rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)
+        translation = target_mean - np.einsum("ksab,sb->ksa", rotation, source_mean)
+        error = source @ np.swapaxes(rotation, 2, 3) + translation[:, :, None] - target[:, None]  # (K, S, V, 3)
+        square = np.einsum("ksva,ksva->sv", error, error)
+        median = np.partition(square, len(voters) // 2, axis=1)[:, len(voters) // 2]
+        start[:] = 0.0
+        start[voters[sets[median.argmin()]]] = 1.0
+    return starts
 
 
 def _rests(source_points: FloatArray, trajectories: FloatArray) -> bool:
@@ -164,7 +306,7 @@ class _Moments:
         rotation = np.where(self.still[..., None, None], np.eye(3), rotation)
         rotation = _hold(rotation, self.still | (supported & determined))
         translation = target_mean - np.einsum("ntij,ntj->nti", rotation, source_mean)
-        translation[self.still] = 0.0
+        translation = np.where(self.still[..., None], 0.0, translation)
         return _hold(rotation, supported), _hold(translation, supported)
 
     def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:

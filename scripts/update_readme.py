@@ -20,6 +20,7 @@ from momap_ros.config import (
     InputConfig,
     MarkersConfig,
     ObjectMotionConfig,
+    PlannerConfig,
     SegmentationConfig,
     VlmConfig,
 )
@@ -38,6 +39,7 @@ GROUPS = {
     "forecast": ForecastConfig,
     "segmentation": SegmentationConfig,
     "motion": ObjectMotionConfig,
+    "planner": PlannerConfig,
     "markers": MarkersConfig,
     "hints": HintsConfig,
     "vlm": VlmConfig,

@@ -125,6 +125,15 @@ def test_forecast_messages_round_trip(tmp_path: Path, storage: str) -> None:
         np.testing.assert_array_equal(motion.direction_flags, expected.direction_flags)
         np.testing.assert_allclose(motion.residual_m, expected.residual_m, atol=1e-9)
         assert motion.displacement_m == pytest.approx(expected.displacement_m, rel=1e-6)
+        np.testing.assert_allclose(motion.end_covariance, expected.end_covariance)
+        assert len(motion.hypotheses) == len(expected.hypotheses) == 1
+        assert motion.hypotheses[0].weight == pytest.approx(expected.hypotheses[0].weight)
+        np.testing.assert_allclose(motion.hypotheses[0].motion_t_from_0, expected.motion_t_from_0, atol=1e-12)
+        assert motion.articulation.kind == expected.articulation.kind
+        for name in ("axis", "axis_point", "positions"):
+            np.testing.assert_allclose(
+                getattr(motion.articulation, name), getattr(expected.articulation, name), rtol=1e-6
+            )
 
 
 @pytest.mark.ros

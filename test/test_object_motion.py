@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import transforms3d.axangles
 
+from momap_ros.articulation import JointKind
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.geometry import Float64, invert_se3, se3_from_parts, transform_points
 from momap_ros.momap import PointTrajectories
@@ -410,6 +413,84 @@ def test_one_step_has_nothing_to_fit() -> None:
 def test_arrays_of_different_points_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"positions: expected \(N, P, T, 3\), got \(1, 5, 4, 3\); axis P must be 4"):
         fit_rigid_tracks(np.zeros((4, 3)), np.zeros((1, 5, 4, 3)), iterations=1)
+
+
+def test_each_different_end_is_a_hypothesis_with_its_whole_motion() -> None:
+    points = box_points(60)
+    left, right = (motion_about(points.mean(axis=0), (0.0, 0.0, 1.0), 0.0, (x, 0.0, 0.0)) for x in (-0.2, 0.3))
+    stays = np.broadcast_to(np.eye(4), (STEPS, 4, 4))
+    trajectories = trajectories_of({1: np.stack([moved(points, m) for m in (right, left, left, left, right, stays)])})
+
+    # As a forecaster asks: the first future is reported, of the others only the ends are fitted.
+    (result,) = estimate_object_motions(trajectories, CONFIG, hypothesis=0, moving_probability={1: 0.9})
+
+    assert [item.weight for item in result.hypotheses] == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+    for item, truth in zip(result.hypotheses, (left, right, stays), strict=True):
+        np.testing.assert_allclose(item.motion_t_from_0, truth, atol=1e-5)
+    np.testing.assert_array_equal(result.hypotheses[1].motion_t_from_0, result.motion_t_from_0)
+    # Three ends 0.5 m away, one 0.3 m, one 0, about the reported one, over six minus one.
+    assert result.end_covariance[0, 0] == pytest.approx((3 * 0.5**2 + 0.3**2) / 5, abs=1e-5)
+    assert np.trace(result.end_covariance[:3, :3]) * 5 / 6 == pytest.approx(result.hypothesis_spread_m**2, rel=1e-6)
+    np.testing.assert_allclose(result.hypotheses[0].end_covariance, 0.0, atol=1e-8)
+    assert np.isnan(result.hypotheses[2].end_covariance).all()
+
+
+def test_only_the_most_frequent_ends_are_kept() -> None:
+    points = box_points(60)
+    motions = [motion_about(points.mean(axis=0), (0.0, 0.0, 1.0), 0.0, (x, 0.0, 0.0)) for x in (0.1, 0.1, 0.4, 0.7)]
+
+    result = motion_of(np.stack([moved(points, m) for m in motions]), ObjectMotionConfig(max_hypotheses=2))
+
+    assert [item.weight for item in result.hypotheses] == pytest.approx([0.5, 0.25])
+
+
+def test_pose_starts_at_the_centroid_and_follows_the_motion() -> None:
+    points = box_points(60)
+    truth = motion_about(points.mean(axis=0), (0.0, 0.0, 1.0), 1.0, (0.1, 0.2, 0.0))
+
+    result = motion_of(moved(points, truth)[None])
+
+    np.testing.assert_allclose(result.frame_from_object[0], se3_from_parts(np.eye(3), points.mean(axis=0)), atol=1e-6)
+    np.testing.assert_allclose(
+        result.frame_from_object[-1, :3, 3], points.mean(axis=0) + np.array([0.1, 0.2, 0.0]), atol=1e-5
+    )
+    np.testing.assert_allclose(result.frame_from_object[:, :3, :3], truth[:, :3, :3], atol=1e-5)
+    rebuilt = np.eye(4)
+    for increment in result.motion_t_from_previous:
+        rebuilt = increment @ rebuilt
+    np.testing.assert_allclose(rebuilt, result.motion_t_from_0[-1], atol=1e-12)
+
+
+def test_joints_are_told_from_rigid_motion_alone() -> None:
+    points = box_points(200)
+    corner = points.min(axis=0)
+    opens = moved(points, motion_about(corner, (0.0, 0.0, 1.0), 1.2, (0.0, 0.0, 0.0)))
+    slides = moved(points, motion_about(corner, (0.0, 0.0, 1.0), 0.0, (0.0, 0.1, 0.0)))
+    stretched = slides + np.linspace(0.0, 1.0, STEPS)[:, None] * (points - corner)[:, None]
+
+    hinged, sliding, soft = (motion_of(positions[None]) for positions in (opens, slides, stretched))
+
+    assert hinged.articulation.kind is JointKind.REVOLUTE
+    np.testing.assert_allclose(hinged.articulation.axis, [0.0, 0.0, 1.0], atol=1e-4)
+    np.testing.assert_allclose(hinged.articulation.axis_point[:2], corner[:2], atol=1e-4)
+    assert hinged.articulation.positions[-1] == pytest.approx(1.2, abs=1e-4)
+    assert sliding.articulation.kind is JointKind.PRISMATIC
+    assert sliding.articulation.range == pytest.approx((0.0, 0.1), abs=1e-5)
+    assert (hinged.deformable, soft.deformable) == (False, True)
+    assert soft.articulation.kind is JointKind.UNKNOWN
+
+
+def test_confidence_weighs_the_trajectories() -> None:
+    points = box_points(60)
+    truth = motion_about(points.mean(axis=0), (0.0, 0.0, 1.0), 0.5, (0.2, 0.0, 0.0))
+    positions = moved(points, truth)
+    positions[:40, 1:] += 0.1
+    trusted = (np.arange(60) >= 40).astype(np.float32)
+    trajectories = dataclasses.replace(trajectories_of({1: positions[None]}), confidence=trusted[None])
+
+    (result,) = estimate_object_motions(trajectories, CONFIG)
+
+    np.testing.assert_allclose(result.motion_t_from_0, truth, atol=1e-5)
 
 
 def test_no_points_give_no_motions() -> None:

@@ -169,7 +169,7 @@ def test_the_check_finds_what_it_looks_for() -> None:
     assert problem_with(["ros2", "launch", "momap_ros", "momap.launch.py", "prompt:=lift the cup"]) is None
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md", "docs/paper.md"])
+@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md", "docs/paper.md", "docs/planners.md"])
 def test_links_lead_somewhere(page: str) -> None:
     targets = [target.partition("#")[0] for target in LINK.findall(text_of(page)) if "://" not in target]
     missing = {target for target in targets if target and not (REPOSITORY / page).parent.joinpath(target).exists()}

@@ -13,13 +13,15 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose, TransformStamped, Vector3
+from geometry_msgs.msg import Point, Pose, PoseWithCovariance, TransformStamped, Vector3
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from momap_ros.articulation import Articulation
 from momap_ros.geometry import (
     Float32,
     Float64,
+    continuous_quaternions,
     quaternions_from_rotations,
     rotations_from_quaternions,
     se3_from_parts,
@@ -29,10 +31,11 @@ from momap_ros.geometry import (
 from momap_ros.hints import Hints, checked_hints
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
-from momap_ros.msg import MotionHint, MotionHints, ObjectMotionArray
+from momap_ros.msg import Articulation as ArticulationMsg
+from momap_ros.msg import MotionHint, MotionHints, ObjectHypothesis, ObjectMotionArray
 from momap_ros.msg import ObjectMotion as ObjectMotionMsg
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
-from momap_ros.object_motion import ObjectMotion
+from momap_ros.object_motion import MotionHypothesis, ObjectMotion, object_poses
 
 # Message fields are array.array from rclpy, numpy arrays from a bag reader.
 Buffer: TypeAlias = "array.array[Any] | npt.NDArray[Any]"
@@ -171,7 +174,10 @@ def object_motion_to_msg(motion: ObjectMotion) -> ObjectMotionMsg:
         valid=bool(motion.valid),
         hypothesis_weight=float(motion.hypothesis_weight),
         hypothesis_spread=float(motion.hypothesis_spread_m),
+        end=pose_with_covariance(motion.frame_from_object[-1], motion.end_covariance),
+        articulation=articulation_to_msg(motion.articulation),
     )
+    message.hypotheses = [_hypothesis(item, motion, message.poses) for item in motion.hypotheses]
     _fill(message.residual, motion.residual_m.astype(np.float32))
     for name in ("direction_flags", "direction_flags_1", "direction_flags_4", "direction_flags_16"):
         setattr(message, name, np.asarray(getattr(motion, name), np.int8))
@@ -193,10 +199,31 @@ def hints_from_msg(message: MotionHints) -> Hints:
     return checked_hints((item.id, [int(flag) for flag in item.flags]) for item in message.hints)
 
 
+def articulation_to_msg(articulation: Articulation) -> ArticulationMsg:
+    """A joint as a message."""
+    message = ArticulationMsg(
+        kind=int(articulation.kind),
+        axis=_vector(articulation.axis),
+        axis_point=_point(articulation.axis_point),
+        residual=float(articulation.residual_m),
+    )
+    _fill(message.positions, articulation.positions.astype(np.float32))
+    return message
+
+
+def pose_with_covariance(frame_from_object: Float64, covariance: Float64) -> PoseWithCovariance:
+    """A (4, 4) pose, metres, with the (6, 6) covariance of x y z and of turns about the frame's axes."""
+    message = PoseWithCovariance(covariance=np.asarray(covariance, np.float64).reshape(-1))
+    (message.pose,) = poses_from_numpy(frame_from_object[None])
+    return message
+
+
 def poses_from_numpy(motion_t_from_0: Float64) -> list[Pose]:
-    """(T, 4, 4) rigid motions as geometry_msgs/Pose messages, metres; the inverse of `poses_to_numpy`."""
+    """(T, 4, 4) rigid motions as geometry_msgs/Pose messages, metres, neighbours' quaternions without jumps of sign."""
     positions = motion_t_from_0[:, :3, 3].tolist()
-    quaternions = xyzw_from_wxyz(quaternions_from_rotations(motion_t_from_0[:, :3, :3])).tolist()
+    quaternions = xyzw_from_wxyz(
+        continuous_quaternions(quaternions_from_rotations(motion_t_from_0[:, :3, :3]))
+    ).tolist()
     poses = []
     for position, quaternion in zip(positions, quaternions, strict=True):
         # Filled in place: keyword arguments would build every nested message twice.
@@ -208,7 +235,7 @@ def poses_from_numpy(motion_t_from_0: Float64) -> list[Pose]:
     return poses
 
 
-def poses_to_numpy(message: ObjectMotionMsg) -> Float64:
+def poses_to_numpy(message: ObjectMotionMsg | ObjectHypothesis) -> Float64:
     """(T, 4, 4) rigid motion of an object from step 0 to each step, metres, in the array's header frame."""
     positions = np.array([[p.position.x, p.position.y, p.position.z] for p in message.poses]).reshape(-1, 3)
     xyzw = np.array([[p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w] for p in message.poses])
@@ -246,12 +273,16 @@ def cloud_to_msg(trajectories: PointTrajectories, mean_velocity_m_s: Float32) ->
         points[name] = trajectories.positions[0, :, 0, axis]
         points[f"v{name}"] = mean_velocity_m_s[:, axis]
     points["object_id"] = trajectories.object_ids
-    header = header_to_msg(trajectories.stamp_ns, trajectories.frame_id)
+    return structured_cloud(header_to_msg(trajectories.stamp_ns, trajectories.frame_id), points)
+
+
+def structured_cloud(header: Header, points: npt.NDArray[np.void]) -> PointCloud2:
+    """A cloud of one row: (P,) records whose float32 and uint32 fields are those of the message."""
     fields = [
         PointField(
             name=name, offset=offset, datatype=PointField.UINT32 if dtype.kind == "u" else PointField.FLOAT32, count=1
         )
-        for name, (dtype, offset) in ((name, field[:2]) for name, field in (_CLOUD_DTYPE.fields or {}).items())
+        for name, (dtype, offset) in ((name, field[:2]) for name, field in (points.dtype.fields or {}).items())
     ]
     try:
         from sensor_msgs_py.point_cloud2 import create_cloud
@@ -282,6 +313,17 @@ def _cloud(header: Header, fields: list[PointField], points: npt.NDArray[np.void
     )
     _fill(message.data, points)
     return message
+
+
+def _hypothesis(item: MotionHypothesis, motion: ObjectMotion, poses: list[Pose]) -> ObjectHypothesis:
+    """One of an object's hypotheses; that of its own motion shares its poses."""
+    ends = object_poses(item.motion_t_from_0[-1], motion.centroid_m)
+    is_own = item.motion_t_from_0 is motion.motion_t_from_0
+    return ObjectHypothesis(
+        weight=float(item.weight),
+        poses=poses if is_own else poses_from_numpy(item.motion_t_from_0),
+        end=pose_with_covariance(ends, item.end_covariance),
+    )
 
 
 def _fill(field: array.array[Any], values: npt.NDArray[Any]) -> None:

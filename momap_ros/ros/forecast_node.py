@@ -17,6 +17,7 @@ from momap_ros.config import (
     ForecastNodeConfig,
     HintsConfig,
     ObjectMotionConfig,
+    PlannerConfig,
     SegmentationConfig,
     VlmConfig,
 )
@@ -31,6 +32,7 @@ from momap_ros.ros.diagnostics import release_gpu_memory
 from momap_ros.ros.frame_node import WARM_UP_SIZE, FrameNode
 from momap_ros.ros.managed_node import run_nodes
 from momap_ros.ros.motion_hints import HintRequests, MotionHintInputs
+from momap_ros.ros.planner_messages import first_hypotheses, planner_outputs, publish_for_planners
 from momap_ros.ros.segmenting import StableSegmenter
 from momap_ros.ros.target_frame import TargetFrame
 from momap_ros.segmentation.labels import instances_from_labels
@@ -59,7 +61,7 @@ class AnyForecaster(Protocol):
 
 
 class ForecastNode(FrameNode):
-    """Publishes ~/trajectories, ~/object_motions, ~/applied_hints and, where somebody listens, ~/cloud."""
+    """Publishes ~/trajectories, ~/object_motions, ~/applied_hints and, where somebody listens, what planners take."""
 
     def __init__(
         self,
@@ -72,7 +74,15 @@ class ForecastNode(FrameNode):
             build_forecaster: loads the model; called when the node is configured.
             **node_arguments: passed to rclpy's node.
         """
-        groups = [ForecastNodeConfig, ForecastConfig, ObjectMotionConfig, SegmentationConfig, HintsConfig, VlmConfig]
+        groups = [
+            ForecastNodeConfig,
+            ForecastConfig,
+            ObjectMotionConfig,
+            PlannerConfig,
+            SegmentationConfig,
+            HintsConfig,
+            VlmConfig,
+        ]
         super().__init__("forecast_node", groups, **node_arguments)
         self._build_forecaster = build_forecaster
         self._forecaster: AnyForecaster | None = None
@@ -111,6 +121,7 @@ class ForecastNode(FrameNode):
             "trajectories": self.create_output(PointTrajectories, "~/trajectories"),
             "objects": self.create_output(ObjectMotionArray, "~/object_motions"),
             "cloud": self.create_output(PointCloud2, "~/cloud"),
+            **planner_outputs(self.create_output),
         }
         self._hints = MotionHintInputs(self)
         self._requests = HintRequests(self, self._hints.board)
@@ -180,12 +191,15 @@ class ForecastNode(FrameNode):
 
     def _publish(self, forecast: Forecast, config: ForecastConfig) -> None:
         trajectories, objects = published_trajectories(forecast, config), forecast.objects
+        planner = self.parameters.read(PlannerConfig)
+        followed = first_hypotheses(forecast.trajectories, planner.swept_hypotheses)
         if self._target is not None:
             target_from_camera = self._target.target_from(trajectories.frame_id, trajectories.stamp_ns)
             objects = objects_in_frame(
                 forecast, target_from_camera, self._target.frame_id, self.parameters.read(ObjectMotionConfig)
             )
             trajectories = in_frame(trajectories, target_from_camera, self._target.frame_id)
+            followed = in_frame(followed, target_from_camera, self._target.frame_id)
         self._outputs["trajectories"].publish(forecast_from_numpy(trajectories))
         latency_s = (self.get_clock().now().nanoseconds - trajectories.stamp_ns) * 1e-9
         self._outputs["objects"].publish(
@@ -200,6 +214,7 @@ class ForecastNode(FrameNode):
         )
         if self._outputs["cloud"].get_subscription_count():
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
+        publish_for_planners(self._outputs, objects, followed, planner)
 
     def _stop_hints(self) -> None:
         if self._hints is not None:

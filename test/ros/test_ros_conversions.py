@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2 Python packages")
 pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
 from geometry_msgs.msg import TransformStamped
-from momap_ros.msg import MotionHint, MotionHints, ObjectMotionArray
+from momap_ros.msg import Articulation, MotionHint, MotionHints, ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2
@@ -33,6 +33,7 @@ from momap_ros.ros.conversions import (
     hints_to_msg,
     labels_to_msg,
     objects_to_msg,
+    poses_from_numpy,
     poses_to_numpy,
     seconds_from_duration,
     stamp_to_msg,
@@ -170,6 +171,54 @@ def test_pose_quaternions_are_in_ros_order() -> None:
     w, x, y, z = mat2quat(motion[-1, :3, :3])
     got = message.objects[0].poses[-1].orientation
     np.testing.assert_allclose([got.x, got.y, got.z, got.w], np.sign(w) * np.array([x, y, z, w]), atol=1e-6)
+
+
+def test_quaternions_do_not_jump_past_half_a_turn() -> None:
+    angles = np.linspace(0.0, 6.0, 40)
+    motion = se3_from_parts(np.stack([euler2mat(0.0, 0.0, angle) for angle in angles]), np.zeros((40, 3)))
+
+    got = [[p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w] for p in poses_from_numpy(motion)]
+
+    zero = np.zeros(40)
+    np.testing.assert_allclose(got, np.stack([zero, zero, np.sin(angles / 2), np.cos(angles / 2)], axis=1), atol=1e-12)
+
+
+def test_joint_end_and_hypotheses_arrive() -> None:
+    forecast, motion = moving_box()
+    ends = np.array([[0.0, 0.0, 0.0], [0.02, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    path = np.linspace(0.0, 1.0, 21)[:, None] * ends[:, None]
+    futures = forecast.positions + (path[:, None] * (forecast.object_ids == 4)[:, None, None]).astype(np.float32)
+    objects = estimate_object_motions(dataclasses.replace(forecast, positions=futures), ObjectMotionConfig())
+    sent = objects_to_msg(
+        objects, header=header_to_msg(5, "optical"), step_s=0.1, num_steps=21, model_name="small", latency_s=0.0
+    )
+    box, still = deserialize_message(serialize_message(sent), ObjectMotionArray).objects
+
+    # The second of the three ends is nearest to all; the first two are within 2 cm of each other.
+    expected = motion.copy()
+    expected[:, :3, 3] += path[1]
+    np.testing.assert_allclose(poses_to_numpy(box), expected, atol=1e-5)
+    assert [item.weight for item in box.hypotheses] == pytest.approx([2 / 3, 1 / 3])
+    far = motion.copy()
+    far[:, :3, 3] += path[2]
+    np.testing.assert_allclose(poses_to_numpy(box.hypotheses[1]), far, atol=1e-5)
+    centre = transform_points(expected[-1], np.array([box.centroid.x, box.centroid.y, box.centroid.z]))
+    end = box.end.pose
+    np.testing.assert_allclose([end.position.x, end.position.y, end.position.z], centre, atol=1e-5)
+    np.testing.assert_allclose(
+        [end.orientation.w, end.orientation.x, end.orientation.y, end.orientation.z],
+        mat2quat(motion[-1, :3, :3]),
+        atol=1e-5,
+    )
+    # Ends 2 cm and 48 cm along x from the reported one, over three minus one.
+    expected_covariance = np.zeros(36)
+    expected_covariance[0] = (0.02**2 + 0.48**2) / 2
+    np.testing.assert_allclose(box.end.covariance, expected_covariance, atol=1e-5)
+    # A quarter turn about an axis at an angle to its shift is no hinge.
+    assert box.articulation.kind == Articulation.FREE
+    assert still.articulation.kind == Articulation.UNKNOWN
+    assert [item.weight for item in still.hypotheses] == pytest.approx([1.0])
+    np.testing.assert_array_equal(still.end.covariance, np.zeros(36))
 
 
 def test_direction_flags_follow_the_motion() -> None:
