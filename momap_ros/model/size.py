@@ -33,6 +33,17 @@ HYPOTHESES = 10
 # Per parameter in training: weight, gradient, two moments of Adam and average in single precision, the copy in bfloat16
 # that autocast computes with.
 TRAINING_BYTES = 5 * 4 + 2
+# Calls per unit of work. A backward pass is counted as two forward passes.
+WORK: dict[str, dict[str, int]] = {
+    f"forecast, {HYPOTHESES} futures, 4 steps": {
+        "vae_encode": len(CONDITIONS),
+        "unet": 4 * HYPOTHESES,
+        "momap_vae_decode": HYPOTHESES,
+    },
+    "training step, per sample": {"momap_vae_encode": 1, "vae_encode": len(CONDITIONS), "unet": 3},
+    "training step of the VAE, per sample": {"momap_vae_encode": 3, "momap_vae_decode": 3},
+}
+ASSUMED_TFLOP_S = 100
 VAE: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -268,5 +279,10 @@ def size_table(report: dict[str, Any]) -> str:
             for name in model["sizes"][0][key]:
                 values = " | ".join(f"{size[key][name]:,.1f}" for size in model["sizes"])
                 lines.append(f"| {name.replace('_', ' ')}, {unit} | {values} |")
+        for name, calls in WORK.items():
+            totals = [sum(count * size["gflop"][part] for part, count in calls.items()) for size in model["sizes"]]
+            lines.append(f"| {name}, GFLOP | " + " | ".join(f"{total:,.0f}" for total in totals) + " |")
+            times = " | ".join(f"{total / ASSUMED_TFLOP_S:,.1f}" for total in totals)
+            lines.append(f"| {name}, ms at an assumed {ASSUMED_TFLOP_S} TFLOP/s | {times} |")
         lines.append("")
     return "\n".join([*lines, str(report["note"])])

@@ -58,4 +58,8 @@ def test_the_report_has_everything_and_checkpointing_saves_memory() -> None:
     assert activations["unet_10_futures"] == pytest.approx(10 * activations["unet"], rel=0.2)
     table = size_table(report)
     assert f"| unet, GFLOP | {size['gflop']['unet']:,.1f} |" in table
+    # Three images, 4 x 10 calls, 10 decodings.
+    forecast = 3 * size["gflop"]["vae_encode"] + 40 * size["gflop"]["unet"] + 10 * size["gflop"]["momap_vae_decode"]
+    assert f"| forecast, 10 futures, 4 steps, GFLOP | {forecast:,.0f} |" in table
+    assert f"| forecast, 10 futures, 4 steps, ms at an assumed 100 TFLOP/s | {forecast / 100:,.1f} |" in table
     assert "nothing ran on a GPU" in table
