@@ -16,6 +16,10 @@ Train the small model, in three steps that each resume after an interruption:
   momap train small --data prepared/ --out runs/small --steps 6500
   momap train export --run runs/small --data prepared/ --manifest shards/manifest.json --out checkpoint/
 
+and what the paper compares with, on the same data: momap-vae, general-flow-original, -rollout, -extend
+
+  momap train baseline --kind momap-vae --data prepared/ --out runs/momap-vae --steps 6500
+
 example of the whole way: docs/data_and_training.md. `momap train STEP --help` lists the options of a step.
 
 what comes out: a checkpoint folder for `momap forecast --checkpoint checkpoint/ ...` and the node's parameter.
@@ -47,6 +51,7 @@ PROGRAMS = {
     "evaluate": Program("momap_ros.evaluation.evaluate", COMMANDS["evaluate"], "model"),
     "train prepare": Program("momap_ros.training.prepare", "samples to what training reads", "model"),
     "train small": Program("momap_ros.training.small", "the training loop", "model"),
+    "train baseline": Program("momap_ros.baselines.train", "what the paper compares with", "model"),
     "train export": Program("momap_ros.training.export", "a run to a checkpoint folder", "model"),
 }
 
