@@ -172,7 +172,7 @@ def test_the_terms_are_those_of_their_definition(scenes: tuple[Batch, torch.Tens
     shape = steps / np.where(length > 1e-6, length, np.inf)[..., None, None]
     weights = batch.weights.double().numpy()
     expected = {
-        "step": ((shape**2).sum(axis=(2, 3)) * weights).sum() / 4,
+        "shape": ((shape**2).sum(axis=(2, 3)) * weights).sum() / 4,
         "length": (length**2 * weights).sum() / 4,
         "position": ((truth**2).sum(axis=(2, 3)) * weights).sum() / 4,
         "kl": 0.0,
@@ -180,7 +180,7 @@ def test_the_terms_are_those_of_their_definition(scenes: tuple[Batch, torch.Tens
     }
     for name, value in expected.items():
         assert float(parts[name].detach()) == pytest.approx(value, rel=1e-3, abs=1e-6), name
-    total = expected["step"] + 25 * expected["length"] + expected["position"] + 0.25 * expected["duration"]
+    total = expected["shape"] + 25 * expected["length"] + expected["position"] + 0.25 * expected["duration"]
     assert float(loss.detach()) == pytest.approx(total, rel=1e-3)
 
 
