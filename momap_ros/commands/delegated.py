@@ -21,6 +21,10 @@ or the full-size one, on a GPU, from a Stable Diffusion folder (momap init-full)
   momap train vae --checkpoint full-0 --data shards/ --out runs/vae --steps 20000
   momap train full --checkpoint runs/vae/checkpoint --data shards/ --out runs/full --steps 50000
 
+and what the paper compares with, on the same data: momap-vae, general-flow-original, -rollout, -extend
+
+  momap train baseline --kind momap-vae --data prepared/ --out runs/momap-vae --steps 6500
+
 example of the whole way: docs/data_and_training.md, docs/full_model.md.
 `momap train STEP --help` lists the options of a step.
 
@@ -55,6 +59,7 @@ PROGRAMS = {
     "train small": Program("momap_ros.training.small", "the training loop", "model"),
     "train vae": Program("momap_ros.training.vae", "the full model's MoMap VAE", "model"),
     "train full": Program("momap_ros.training.full", "the full model's U-Net", "model"),
+    "train baseline": Program("momap_ros.baselines.train", "what the paper compares with", "model"),
     "train export": Program("momap_ros.training.export", "a run to a checkpoint folder", "model"),
 }
 

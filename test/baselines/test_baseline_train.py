@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from momap_ros.baselines import train as train_module
+from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
+from momap_ros.baselines.train import BaselineTraining, Launch, Run, keep_options, run
+from momap_ros.cli import main
+from momap_ros.training.small import learning_rate
+from momap_ros.training.steps import SmallTraining
+
+TINY = Widths(channels=(32, 64), points=8, hidden=32)
+
+
+def options(kind: str = "momap-vae", steps: int = 4) -> BaselineTraining:
+    return BaselineTraining(kind=kind, steps=steps, kl_weight=1e-3, widths=TINY, batch_size=4, warmup_steps=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a training process, so that sums are taken in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def new_run(data: Path, out: Path, chosen: BaselineTraining, *, rank: int = 0, world: int = 1) -> Run:
+    out.mkdir(exist_ok=True)
+    return Run(data, out, chosen, rank=rank, world=world)
+
+
+def test_what_the_small_model_has_too_is_its_own() -> None:
+    made = BaselineTraining(kind="momap-vae", steps=700, kl_weight=1.0, encoder_steps=100, seed=3)
+    assert made.like_small == SmallTraining(steps=700, encoder_steps=100, seed=3)
+    assert made.ema_decay == SmallTraining.ema_decay
+    assert set(train_module.KL_WEIGHTS) == set(KINDS)
+
+
+def test_the_divergence_is_weighed_in_slowly() -> None:
+    made = BaselineTraining(kind="momap-vae", steps=1100, encoder_steps=100, kl_weight=0.5, kl_warmup=0.1)
+    weights = [made.kl_weight_at(step) for step in range(100, 1100)]
+    assert weights[0] == pytest.approx(0.005)
+    assert weights[49] == pytest.approx(0.25)
+    assert set(weights[99:]) == {0.5}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_ends_with_the_same_weights(kind: str, prepared_folder: Path, tmp_path: Path) -> None:
+    whole = new_run(prepared_folder, tmp_path / "whole", options(kind))
+    for _ in range(3):
+        whole.train_step()
+    first = new_run(prepared_folder, tmp_path / "interrupted", options(kind))
+    first.train_step()
+    first.save()
+    first.train_step()  # killed before this was saved
+    second = new_run(prepared_folder, tmp_path / "interrupted", options(kind))
+    assert second.step == 1
+    for _ in range(2):
+        second.train_step()
+    for name in ("model", "average"):
+        one, other = getattr(whole, name).state_dict(), getattr(second, name).state_dict()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+
+
+@pytest.mark.parametrize("kind", ["momap-vae", "general-flow-original"])
+def test_a_run_leaves_a_checkpoint_of_its_average_and_a_log(kind: str, prepared_folder: Path, tmp_path: Path) -> None:
+    chosen = dataclasses.replace(options(kind, 2), encoder_steps=int(kind == "momap-vae"))
+    run(0, Launch(prepared_folder, tmp_path, chosen, workers=1, save_every=1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "log.csv", "state.pt"]
+    average = torch.load(tmp_path / "state.pt", weights_only=True)["average"]
+    stored = Baseline.load(tmp_path / "checkpoint").model.state_dict()
+    assert all(torch.equal(stored[key], average[key]) for key in average)
+    training = json.loads((tmp_path / "checkpoint" / "baseline.json").read_text())["training"]
+    assert (training["steps_done"], training["samples_seen"], training["samples"]) == (2, 8, 12)
+    assert training["options"] == json.loads(json.dumps(dataclasses.asdict(chosen)))
+    (row,) = csv.DictReader((tmp_path / "log.csv").read_text().splitlines())
+    assert (row["step"], row["samples"]) == ("2", "8")
+    assert float(row["kl"]) >= 0
+    assert float(row["duration"]) > 0
+    before = (tmp_path / "state.pt").read_bytes()
+    run(0, Launch(prepared_folder, tmp_path, chosen, workers=1, save_every=1))  # finished: nothing is done
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_lines_of_steps_that_are_taken_again_leave_the_log(tmp_path: Path) -> None:
+    train_module.write_log(tmp_path / "log.csv", [{"step": step, "kl": "0.5"} for step in (100, 200, 300)])
+    assert [row["step"] for row in train_module.kept_rows(tmp_path / "log.csv", 200)] == ["100", "200"]
+    assert train_module.kept_rows(tmp_path / "absent.csv", 200) == []
+
+
+def test_other_options_or_data_are_refused(prepared_folder: Path, tmp_path: Path) -> None:
+    keep_options(tmp_path, options())
+    keep_options(tmp_path, options())
+    with pytest.raises(ValueError, match=r"got other kind, seed than in options\.json; give another --out"):
+        keep_options(tmp_path, dataclasses.replace(options("general-flow-extend"), seed=1))
+    with pytest.raises(ValueError, match="at least 64 samples, one batch, got 12"):
+        new_run(prepared_folder, tmp_path, dataclasses.replace(options(), batch_size=64))
+    begun = new_run(prepared_folder, tmp_path, options())
+    begun.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(state | {"samples": 13}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="expected the 13 samples that the run began with, got 12"):
+        new_run(prepared_folder, tmp_path, options())
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "1"]
+    with pytest.raises(SystemExit):
+        main(["train", "baseline", "--kind", "gan", *common])
+    assert "momap-vae" in capsys.readouterr().err
+    assert main(["train", "baseline", "--kind", "general-flow-extend", "--encoder-steps", "1", *common]) == 1
+    assert "has no scene encoder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# --- several processes, killed
+
+
+class GradientsTakenError(Exception):
+    """Stops a step where processes would exchange their gradients."""
+
+
+def gradients_of_process(data: Path, out: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    def take(*_: object) -> None:
+        raise GradientsTakenError
+
+    monkeypatch.setattr(train_module, "average_gradients", take)
+    state = new_run(data, out, options("general-flow-original", 1), rank=rank, world=2)
+    with pytest.raises(GradientsTakenError):
+        state.train_step()
+    return [parameter.grad.clone() for parameter in state.model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.slow
+def test_two_processes_take_one_step_with_their_mean_gradient(
+    prepared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "two"
+    out.mkdir()
+    chosen = options("general-flow-original", 1)
+    launch = Launch(prepared_folder, out, chosen, workers=2, save_every=1)
+    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=2, start_method="spawn")
+    found = torch.load(out / "state.pt", weights_only=True)["model"]
+
+    first, second = (gradients_of_process(prepared_folder, tmp_path / str(r), r, monkeypatch) for r in (0, 1))
+    assert not torch.equal(first[0], second[0])  # other samples
+    reference = new_run(prepared_folder, tmp_path / "one", chosen)
+    parameters = list(reference.model.parameters())
+    for parameter, one, other in zip(parameters, first, second, strict=True):
+        parameter.grad = (one + other) / 2
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for group in reference.optimizer.param_groups:
+        group["lr"] = learning_rate(0, chosen.like_small)
+    reference.optimizer.step()
+    for key, value in reference.model.state_dict().items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from momap_ros.baselines.checkpoint import Widths
+from momap_ros.baselines.train import BaselineTraining, Launch, run
+chosen = BaselineTraining(kind="general-flow-rollout", steps=12, kl_weight=1e-3,
+    widths=Widths(channels=(32, 64), points=8, hidden=32), batch_size=4, warmup_steps=2)
+run(0, Launch(Path(sys.argv[1]), Path(sys.argv[2]), chosen, workers=1, save_every=2))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_end(prepared_folder: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    commands = [[sys.executable, "-c", PROGRAM, str(prepared_folder), str(folder)] for folder in folders]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(commands[0], check=True, capture_output=True, env=environment)
+    process = subprocess.Popen(commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 240
+    while not (folders[1] / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert torch.load(folders[1] / "state.pt", weights_only=True)["step"] < 12
+    subprocess.run(commands[1], check=True, capture_output=True, env=environment)
+    ends = [torch.load(folder / "state.pt", weights_only=True) for folder in folders]
+    assert [end["step"] for end in ends] == [12, 12]
+    for name in ("model", "average"):
+        assert all(torch.equal(value, ends[1][name][key]) for key, value in ends[0][name].items())
