@@ -1,0 +1,1 @@
+"""Forecasts as policies, planners and controllers take them."""
