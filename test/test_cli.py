@@ -31,6 +31,7 @@ COMMANDS = [
     ["bag", "from-images"],
     ["bag", "play"],
     ["view"],
+    ["rollout"],
     ["info"],
     ["bench"],
     ["train"],

@@ -16,15 +16,19 @@ from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
 from momap_ros.shapes import check_shapes
 
-_MAX_POINTS, _MAX_OTHERS, _NEAR_M = 500, 1500, 0.15
+_SPACING_M, _NEAR_M = 0.006, 0.15  # of the points that are looked at, and of others from the object
 _YAWS, _PITCHES_RAD = 12, (0.5, 0.9)  # of fingers that point down, and below the horizontal of those that do not
 _SEEDS = 40
 _INSERTIONS_M = (0.028, 0.020, 0.012, 0.004, -0.006)  # of the grasp centre below the first point between the fingers
 _CLEAR_M = 0.0015  # kept between fingers and table, and around fingers
 _MIN_BETWEEN = 3  # points that must be between the fingers
+_LARGE_M = 0.075  # half the diagonal of the box around what is furniture
 _STRAIGHT_RAD, _STRAIGHT_SHARE = 0.2, 0.85  # turn and share of the way down of what is pressed
 _LEVEL_M = 0.012  # vertical motion of what stays on the table
 _ROLLS_RAD, _ROLLS_TILT = 0.6, 0.6  # turn about an axis whose vertical share is smaller
+_STAYS_SHARE = 0.4  # of the longest way: points of a hinged object that move less are near its axis
+_GRID = 13  # points across the box in which the axis of something that rolls is looked for
+_PRESSED_M = 0.006  # least way of what is pressed
 
 
 class ContactKind(Enum):
@@ -89,7 +93,7 @@ def choose_contact(seen: Surroundings, motion_t_from_0: FloatArray, config: Foll
         return None
     motion = np.asarray(motion_t_from_0, np.float64)
     seen = _near(seen)
-    if rolls(seen.points, motion):
+    if rolls(seen, motion):
         return _push(seen, motion, config)
     if _goes_straight_down(seen.points, motion):
         return Contact(ContactKind.PRESS, _top_pose(seen, config))
@@ -102,14 +106,23 @@ def choose_contact(seen: Surroundings, motion_t_from_0: FloatArray, config: Foll
     return None
 
 
-def rolls(points: Float64, motion: Float64) -> bool:
-    """Whether an object turns about a level axis while its middle stays level, as only something round does."""
-    path = transform_points(motion, points.mean(axis=0))
+def rolls(seen: Surroundings, motion: Float64) -> bool:
+    """Whether an object turns about a level axis and some point of it stays level while none stays behind.
+
+    What turns about a hinge, or falls over its foot, has points that stay where they are.
+    """
     turns = _rotation_vectors(motion[:, :3, :3])
     most = turns[int(np.linalg.norm(turns, axis=1).argmax())]
     angle = float(np.linalg.norm(most))
-    level = np.ptp(path[:, 2]) < _LEVEL_M and np.linalg.norm(path[-1, :2] - path[0, :2]) > _LEVEL_M
-    return bool(level and angle > _ROLLS_RAD and abs(most[2]) < _ROLLS_TILT * angle)
+    if angle < _ROLLS_RAD or abs(most[2]) > _ROLLS_TILT * angle:
+        return False
+    # The axis of something seen from above may lie below all that is seen of it, but not below the table.
+    low, high = seen.points.min(axis=0), seen.points.max(axis=0)
+    low[2] = max(low[2] - (high - low)[2], seen.table_m)
+    inside = np.stack(np.meshgrid(*np.linspace(low, high, _GRID).T, indexing="ij"), axis=-1).reshape(-1, 3)
+    heights = inside @ motion[:, 2, :3].T + motion[:, 2, 3]
+    moved = farthest_m(seen.points, motion)
+    return bool((np.ptp(heights, axis=1) < _LEVEL_M).any() and moved.min() > _STAYS_SHARE * moved.max())
 
 
 def farthest_m(points: Float64, motion: Float64) -> Float64:
@@ -125,15 +138,16 @@ def pointing_down(yaw_rad: float) -> Float64:
 
 
 def _near(seen: Surroundings) -> Surroundings:
-    """An even choice of the object's points, and of those near it."""
+    """The object's points and those near it but above the table, evenly spaced, so that no finger fits between them."""
     low, high = seen.points.min(axis=0) - _NEAR_M, seen.points.max(axis=0) + _NEAR_M
-    others = seen.others[((seen.others > low) & (seen.others < high)).all(axis=1)]
-    rng = np.random.default_rng(0)
-    return Surroundings(_some(seen.points, _MAX_POINTS, rng), _some(others, _MAX_OTHERS, rng), seen.table_m)
+    near = ((seen.others > low) & (seen.others < high)).all(axis=1) & (seen.others[:, 2] > seen.table_m + 2 * _CLEAR_M)
+    return Surroundings(_spaced(seen.points), _spaced(seen.others[near]), seen.table_m)
 
 
-def _some(points: Float64, at_most: int, rng: np.random.Generator) -> Float64:
-    return points if len(points) <= at_most else points[rng.choice(len(points), at_most, replace=False)]
+def _spaced(points: Float64) -> Float64:
+    """The first point of every cube of _SPACING_M."""
+    _, first = np.unique(np.floor(points / _SPACING_M).astype(np.int64), axis=0, return_index=True)
+    return np.asarray(points[np.sort(first)])
 
 
 def _goes_straight_down(points: Float64, motion: Float64) -> bool:
@@ -141,7 +155,8 @@ def _goes_straight_down(points: Float64, motion: Float64) -> bool:
     turn = np.linalg.norm(_rotation_vectors(motion[:, :3, :3]), axis=1).max()
     lowest = path[path[:, 2].argmin()]
     down = -lowest[2] / max(float(np.linalg.norm(lowest)), 1e-9)
-    return bool(turn < _STRAIGHT_RAD and path[:, 2].max() < 0.3 * -lowest[2] and down > _STRAIGHT_SHARE)
+    straight = path[:, 2].max() < 0.3 * -lowest[2] and down > _STRAIGHT_SHARE
+    return bool(turn < _STRAIGHT_RAD and straight and -lowest[2] > _PRESSED_M)
 
 
 def _top_pose(seen: Surroundings, config: FollowerConfig) -> Float64:
@@ -190,16 +205,20 @@ def _best_grasp(seen: Surroundings, motion: Float64, config: FollowerConfig) -> 
     middle_share = float(farthest_m(centre[None], motion)[0]) / max(float(moved.max()), 1e-9)
     hinged = middle_share > 0.3 and float(np.quantile(share, 0.05)) < 0.45
     size = max(float(np.linalg.norm(np.ptp(points, axis=0))) / 2, 0.01)
-    rng = np.random.default_rng(0)
-    seeds = np.append(_some(points, _SEEDS, rng), centre[None], axis=0)
+    outwards = np.array([*(centre[:2] / max(float(np.linalg.norm(centre[:2])), 1e-9)), 0.0])
+    drawn = points[np.random.default_rng(0).permutation(len(points))[:_SEEDS]]
+    seeds = np.append(drawn, centre[None], axis=0)
     rotations, down = _orientations(centre)
     best: Contact | None = None
     for rotation, points_down in zip(rotations, down, strict=True):
-        for place, insertion in _placed(seen, rotation, seeds, config):
+        for place, insertion, width_m in _placed(seen, rotation, seeds, config):
             held = share[np.linalg.norm(points - place, axis=1).argmin()]
             off = float(np.linalg.norm((place - centre)[:2])) / size
             where = 2.0 * held if hinged else -1.5 * off
+            if size > _LARGE_M:  # furniture, taken at the side that faces the arm, where handles are
+                where = 2.0 * held - float((place - centre) @ outwards) / size - 0.3 * off
             score = float(where + 0.5 * insertion / _INSERTIONS_M[0] + 0.4 * float(points_down))
+            score -= 0.5 * width_m / (2 * config.opening_m)  # straight across, not askew
             if best is None or score > best.score:
                 best = Contact(ContactKind.GRASP, se3_from_parts(rotation, place), score)
     return best
@@ -207,25 +226,32 @@ def _best_grasp(seen: Surroundings, motion: Float64, config: FollowerConfig) -> 
 
 def _placed(
     seen: Surroundings, rotation: Float64, seeds: Float64, config: FollowerConfig
-) -> list[tuple[Float64, float]]:
-    """Grasp centres (3,) near the seeds at which open fingers touch nothing but hold something, and their depth."""
+) -> list[tuple[Float64, float, float]]:
+    """Grasp centres (3,) near the seeds where open fingers touch nothing and hold something; their depth and width."""
     own, others, starts = seen.points @ rotation, seen.others @ rotation, seeds @ rotation
     everything = np.append(own, others, axis=0)
+    # Below its lowest point begins what the object stands on, seen or not.
+    floor_m = max(seen.table_m, float(seen.points[:, 2].min()))
     found = []
     for start in starts:
-        centre = _centred(own, start, config)
-        if centre is None:
+        centred = _centred(own, start, config)
+        if centred is None:
             continue
+        centre, width_m = centred
         for insertion in _INSERTIONS_M:
-            at = centre + [insertion, 0.0, 0.0]
-            if _is_free(everything, at, rotation, seen.table_m, config) and _holds(own, at, config):
-                found.append((rotation @ at, insertion))
+            at = centre + np.array([insertion, 0.0, 0.0])
+            reaches = float((rotation @ at)[2]) - _reach_down(rotation, config) < floor_m + _CLEAR_M
+            if not reaches and _is_free(everything, at, config) and _holds(own, at, config):
+                found.append((rotation @ at, insertion, width_m))
                 break
     return found
 
 
-def _centred(own: Float64, start: Float64, config: FollowerConfig) -> Float64 | None:
-    """(3,) gripper axes: above the part of the object between the fingers, in their middle; None where it is wide."""
+def _centred(own: Float64, start: Float64, config: FollowerConfig) -> tuple[Float64, float] | None:
+    """(3,) gripper axes: above the part of the object between the fingers, in their middle, and the part's width.
+
+    None where it is too wide.
+    """
     beside = np.abs(own - start)
     column = own[(beside[:, 2] < config.finger_width_m / 2) & (beside[:, 1] < config.opening_m)]
     if len(column) < _MIN_BETWEEN:
@@ -235,19 +261,20 @@ def _centred(own: Float64, start: Float64, config: FollowerConfig) -> Float64 | 
     low, high = float(part[:, 1].min()), float(part[:, 1].max())
     if high - low > 2 * (config.opening_m - _CLEAR_M):
         return None
-    return np.array([top, (low + high) / 2, start[2]])
+    return np.array([top, (low + high) / 2, start[2]]), high - low
 
 
-def _is_free(everything: Float64, at: Float64, rotation: Float64, table_m: float, config: FollowerConfig) -> bool:
-    """Whether no point is in either finger, and neither reaches into the table."""
+def _reach_down(rotation: Float64, config: FollowerConfig) -> float:
+    """How far below the grasp centre the lowest corner of the open fingers is, metres."""
+    aside = config.opening_m + config.finger_thickness_m
+    half = np.array([0.0, aside, config.finger_width_m / 2])
+    ends = np.array([config.fingertip_m, -config.finger_length_m])
+    return float(-(rotation[2, 0] * ends).min() + np.abs(rotation[2]) @ half)
+
+
+def _is_free(everything: Float64, at: Float64, config: FollowerConfig) -> bool:
+    """Whether no point is in either finger."""
     half = config.finger_width_m / 2
-    corners = [
-        [config.fingertip_m, side * (config.opening_m + config.finger_thickness_m), z]
-        for side in (-1, 1)
-        for z in (-half, half)
-    ]
-    if float(((np.array(corners) + at) @ rotation.T)[:, 2].min()) < table_m + _CLEAR_M:
-        return False
     relative = everything - at
     x, y, z = relative[:, 0], np.abs(relative[:, 1]), np.abs(relative[:, 2])
     inside = (z < half + _CLEAR_M) & (x > -config.finger_length_m) & (x < config.fingertip_m + _CLEAR_M)

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, FloatArray, invert_se3, se3_from_parts, transform_points
-from momap_ros.object_motion import ObjectMotion
-from momap_ros.policies.contacts import Contact, ContactKind, Surroundings, choose_contact, farthest_m, rolls
+from momap_ros.policies.contacts import Contact, ContactKind, Surroundings, choose_contact, farthest_m
 from momap_ros.shapes import check_shapes
 
+Moving = TypeVar("Moving", bound="MovingObject")
 _ONSET_M = 0.003  # a motion has begun, or has ended, when points are this far from where they rest
 _SUPPORT_M, _FOOTPRINT_M = 0.03, 0.02
 _SAME_HEIGHT_M = 0.02
+_LEFT_OF_SPEED, _RUN_UP_M, _PUSH_WAYPOINTS = 5 / 7, 0.05, 21
 _CORRIDOR_M, _OVER_M = 0.08, 0.025  # what stands this near to the way is passed this far above
 
 
@@ -39,15 +41,50 @@ class NotFollowedError(ValueError):
         self.reason = reason
 
 
+class MovingObject(Protocol):
+    """What a follower must know about an object: a `momap_ros.object_motion.ObjectMotion`, or a message read back.
+
+    Attributes are those of ObjectMotion, in the camera's optical frame (or any other, see `make_plan`).
+    """
+
+    @property
+    def instance_id(self) -> int:
+        """Positive, stable while the object is tracked."""
+
+    @property
+    def valid(self) -> bool:
+        """A motion could be fitted."""
+
+    @property
+    def moving_probability(self) -> float:
+        """In [0, 1]."""
+
+    @property
+    def centroid_m(self) -> Float64:
+        """(3,) at step 0."""
+
+    @property
+    def size_m(self) -> Float64:
+        """(3,) extent along the frame's axes at step 0."""
+
+    @property
+    def motion_t_from_0(self) -> Float64:
+        """(T, 4, 4) rigid motion from step 0 to each step."""
+
+    @property
+    def hypothesis_spread_m(self) -> float:
+        """RMS distance of the centroid's end in all hypotheses from its end in this one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What the gripper does after it has come to the contact.
+    """What the gripper does once it is in place.
 
     Attributes:
         instance_id: the object that is followed.
         contact: where it is touched, and how.
-        times_s: (W,) from the moment of contact; rising, the first is 0.
-        base_from_gripper: (W, 4, 4) the gripper's way, metres; the first is the contact's pose.
+        times_s: (W,) from the beginning of the way; rising, the first is 0.
+        base_from_gripper: (W, 4, 4) the gripper's way, metres; it begins at the contact, or behind it for a push.
         motion_t_from_0: (W, 4, 4) where the object should be at these times, base frame.
         centre: (3,) middle of the object's points at the beginning, base frame, metres.
         releases: the object ends on something, so that the gripper lets go.
@@ -63,7 +100,7 @@ class Plan:
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the contact to the end of the way."""
+        """Seconds from the beginning of the way to its end."""
         return float(self.times_s[-1])
 
     def gripper_at(self, time_s: float) -> Float64:
@@ -78,7 +115,7 @@ class Plan:
         """Metres from where the object's middle should be at a time to where it is.
 
         Args:
-            time_s: since the contact.
+            time_s: since the beginning of the way.
             observed_motion: (4, 4) motion of the object since the forecast, as a tracker sees it, base frame.
         """
         expected, seen = (
@@ -101,13 +138,13 @@ class Plan:
 
 
 def choose_object(
-    motions: Sequence[ObjectMotion],
+    motions: Sequence[Moving],
     config: FollowerConfig,
     *,
     instance_id: int | None = None,
     leave_out: Collection[int] = (),
-) -> ObjectMotion:
-    """The object that a hand would move: the one most probable to move, among equals the first to do so.
+) -> Moving:
+    """The object that a hand would move: the one most probable to move, among equals the one that gets farthest.
 
     Args:
         motions: of one forecast.
@@ -125,7 +162,7 @@ def choose_object(
     if not moving:
         best = max((motion.moving_probability for motion in known), default=0.0)
         raise NotFollowedError("nothing moves", f"{len(known)} objects, the largest moving probability is {best:.2f}")
-    chosen = max(moving, key=lambda motion: (round(motion.moving_probability, 2), -_onset(motion)))
+    chosen = max(moving, key=lambda motion: (round(motion.moving_probability, 2), _farthest_of_box(motion)))
     if chosen.hypothesis_spread_m > config.max_spread_m:
         raise NotFollowedError(
             "hypotheses too spread",
@@ -135,7 +172,7 @@ def choose_object(
 
 
 def make_plan(
-    motion: ObjectMotion,
+    motion: MovingObject,
     step_s: float,
     seen: Surroundings,
     config: FollowerConfig,
@@ -168,53 +205,30 @@ def make_plan(
             "no contact found", f"object {motion.instance_id}, {len(seen.points)} points, opening {config.opening_m} m"
         )
     first, last = moving_steps(seen.points, track)
-    rolling = contact.kind is ContactKind.PUSH and rolls(seen.points, track)
+    track, releases = track[first : last + 1], _ends_on_something(seen, track[last])
     centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
-    if rolling:
-        # A push can only make faster: after its fastest step the object goes on by itself.
-        path = transform_points(track, centre)
-        last = max(first + 1, int(np.linalg.norm(np.diff(path, axis=0), axis=1).argmax()) + 1)
-    track = track[first : last + 1]
+    if contact.kind is ContactKind.PUSH:
+        times, ways, track = _push(contact, track, step_s, centre=centre, config=config)
+        return Plan(motion.instance_id, contact, times, ways, track, centre, releases)
     if base_from_gripper_now is not None and contact.kind is ContactKind.GRASP:
         contact = replace(contact, base_from_gripper=_nearer_way(contact, track, np.asarray(base_from_gripper_now)))
-    ways = carried(contact, track, centre)
-    speed = config.max_push_speed_m_s if rolling else config.max_speed_m_s
-    times = paced(ways, step_s, max_speed_m_s=speed, max_turn_rad_s=config.max_turn_rad_s)
-    return Plan(motion.instance_id, contact, times, ways, track, centre, _ends_on_something(seen, track[-1]))
-
-
-def carried(contact: Contact, motion_t_from_0: FloatArray, centre: FloatArray) -> Float64:
-    """(T, 4, 4) base_from_gripper of a gripper that goes where the object goes.
-
-    A grasp is carried rigidly. Fingers that only touch keep their orientation: those on top move with the point that
-    they touch, those behind something that rolls with its middle, as that point goes round.
-
-    Args:
-        contact: pose at the first step.
-        motion_t_from_0: (T, 4, 4) motion of the object, base frame.
-        centre: (3,) the object's middle at the first step, base frame, metres.
-    """
-    motion = np.asarray(motion_t_from_0, np.float64)
-    if contact.kind is ContactKind.GRASP or contact.kind is ContactKind.DRAG:
-        return np.asarray(motion @ contact.base_from_gripper)
-    anchor = np.asarray(centre) if contact.kind is ContactKind.PUSH else contact.base_from_gripper[:3, 3]
-    ways = np.repeat(contact.base_from_gripper[None], len(motion), axis=0)
-    ways[:, :3, 3] += transform_points(motion, anchor) - anchor
-    return ways
+    ways = carried(contact, track)
+    times = paced(ways, step_s, max_speed_m_s=config.max_speed_m_s, max_turn_rad_s=config.max_turn_rad_s)
+    return Plan(motion.instance_id, contact, times, ways, track, centre, releases)
 
 
 def approach(plan: Plan, seen: Surroundings, base_from_gripper_now: FloatArray, config: FollowerConfig) -> Float64:
-    """(A, 4, 4) poses on the way to the contact, which is the last: up, over everything on the way, and straight on.
+    """(A, 4, 4) poses on the way to the plan's first one, which is the last: up, over everything there, straight on.
 
     Args:
         plan: what is approached.
         seen: what stands on the way, base frame.
         base_from_gripper_now: (4, 4) where the gripper is.
-        config: how far before the contact the gripper has its orientation and comes straight on.
+        config: how far before its end the gripper has its orientation and comes straight on.
     """
-    touch, now = plan.contact.base_from_gripper, np.asarray(base_from_gripper_now, np.float64)
+    touch, now = plan.base_from_gripper[0], np.asarray(base_from_gripper_now, np.float64)
     before = touch.copy()
-    before[:3, 3] -= config.approach_m * (_push_direction(plan) if plan.contact.kind is ContactKind.PUSH else touch[:3, 0])
+    before[:3, 3] -= config.approach_m * touch[:3, 0]
     scene = np.append(seen.points, seen.others, axis=0)
     one, other = now[:2, 3], before[:2, 3]
     share = np.clip((scene[:, :2] - one) @ (other - one) / max(float((other - one) @ (other - one)), 1e-9), 0.0, 1.0)
@@ -226,9 +240,45 @@ def approach(plan: Plan, seen: Surroundings, base_from_gripper_now: FloatArray, 
     return np.stack([up, over, before, touch])
 
 
-def _push_direction(plan: Plan) -> Float64:
-    way = plan.base_from_gripper[-1, :3, 3] - plan.base_from_gripper[0, :3, 3]
-    return np.asarray(way / max(float(np.linalg.norm(way)), 1e-9))
+def carried(contact: Contact, motion_t_from_0: FloatArray) -> Float64:
+    """(T, 4, 4) base_from_gripper of a gripper that goes where the object goes.
+
+    What is held is carried rigidly. Fingers that press keep their orientation and go with the point that they touch.
+
+    Args:
+        contact: pose at the first step.
+        motion_t_from_0: (T, 4, 4) motion of the object, base frame.
+    """
+    motion = np.asarray(motion_t_from_0, np.float64)
+    if contact.kind is not ContactKind.PRESS:
+        return np.asarray(motion @ contact.base_from_gripper)
+    ways = np.repeat(contact.base_from_gripper[None], len(motion), axis=0)
+    ways[:, :3, 3] = transform_points(motion, contact.base_from_gripper[:3, 3])
+    return ways
+
+
+def _push(
+    contact: Contact, track: Float64, step_s: float, *, centre: Float64, config: FollowerConfig
+) -> tuple[Float64, Float64, Float64]:
+    """(W,) times, (W, 4, 4) poses of the gripper and (W, 4, 4) motions of an object that is set rolling in passing.
+
+    A push can only make faster, so it ends where the forecast is fastest; the object then goes on by itself. A push
+    makes it slide: once a ball rolls, 5/7 of that speed is left.
+    """
+    path = transform_points(track, centre)[:, :2]
+    fastest = int(np.linalg.norm(np.diff(path, axis=0), axis=1).argmax()) + 1
+    speed_m_s = float(np.linalg.norm(path[fastest] - path[fastest - 1])) / step_s / _LEFT_OF_SPEED
+    speed_m_s = min(max(speed_m_s, config.max_speed_m_s), config.max_push_speed_m_s)
+    way = path[-1] - path[0]
+    direction = np.array([*way, 0.0]) / max(float(np.linalg.norm(way)), 1e-9)
+    ramp = np.linspace(0.0, 1.0, _PUSH_WAYPOINTS)
+    # At rest at both ends and fastest in the middle, shortly before the fingers meet the object: it must get away.
+    along = _RUN_UP_M * (1.5 * ramp * ramp * (3 - 2 * ramp) - 1)
+    ways = np.repeat(contact.base_from_gripper[None], _PUSH_WAYPOINTS, axis=0)
+    ways[:, :3, 3] += along[:, None] * direction
+    times = ramp * 1.5 * 1.5 * _RUN_UP_M / speed_m_s
+    motion = np.where((along < 0)[:, None, None], track[0], track[fastest])
+    return times, ways, motion
 
 
 def paced(poses: FloatArray, step_s: float, *, max_speed_m_s: float, max_turn_rad_s: float) -> Float64:
@@ -244,9 +294,8 @@ def paced(poses: FloatArray, step_s: float, *, max_speed_m_s: float, max_turn_ra
 def moving_steps(points: FloatArray, motion_t_from_0: FloatArray) -> tuple[int, int]:
     """The last step before (P, 3) points begin to move under (T, 4, 4) motions, and the first at which they rest."""
     motion = np.asarray(motion_t_from_0, np.float64)
-    corners = np.stack([np.min(points, axis=0), np.max(points, axis=0)])
     # The eight corners of the box around the points move at least as far as any point.
-    box = np.stack(np.meshgrid(*corners.T, indexing="ij"), axis=-1).reshape(-1, 3)
+    box = _box(np.stack([np.min(points, axis=0), np.max(points, axis=0)]))
     places = np.einsum("tij,pj->tpi", motion[:, :3, :3], box) + motion[:, None, :3, 3]
     begun = np.linalg.norm(places - places[0], axis=2).max(axis=1) > _ONSET_M
     ended = np.linalg.norm(places - places[-1], axis=2).max(axis=1) > _ONSET_M
@@ -269,15 +318,20 @@ def interpolated(times_s: Float64, poses: Float64, time_s: float) -> Float64:
     return se3_from_parts(rotation, one[:3, 3] + share * (other[:3, 3] - one[:3, 3]))
 
 
-def _moves(motion: ObjectMotion) -> bool:
+def _moves(motion: MovingObject) -> bool:
     return bool(np.abs(motion.motion_t_from_0 - np.eye(4)).max() > 1e-6)
 
 
-def _onset(motion: ObjectMotion) -> int:
-    """First step at which the object's box has moved."""
+def _farthest_of_box(motion: MovingObject) -> float:
+    """How far any corner of the object's box gets, metres."""
     half = np.maximum(np.nan_to_num(motion.size_m), 1e-3) / 2
-    corners = np.nan_to_num(motion.centroid_m) + np.stack([-half, half])
-    return moving_steps(corners, motion.motion_t_from_0)[0]
+    corners = _box(np.nan_to_num(motion.centroid_m) + np.stack([-half, half]))
+    return float(farthest_m(corners, motion.motion_t_from_0).max())
+
+
+def _box(extremes: Float64) -> Float64:
+    """(8, 3) corners of the box between (2, 3) extremes."""
+    return np.stack(np.meshgrid(*extremes.T, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _nearer_way(contact: Contact, track: Float64, now: Float64) -> Float64:

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from momap_ros.config import (
+    FollowerConfig,
     ForecastConfig,
     ForecastNodeConfig,
     InputConfig,
@@ -34,6 +35,7 @@ PREFIXES: dict[type[Settings], str] = {
     ForecastConfig: "forecast",
     ObjectMotionConfig: "motion",
     MarkersConfig: "markers",
+    FollowerConfig: "follower",
 }
 
 Group = TypeVar("Group", bound=Settings)

@@ -17,11 +17,11 @@ from momap_ros.geometry import Float64, invert_se3, se3_from_parts
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.policies.contacts import ContactKind
 from momap_ros.policies.follower import NotFollowedError, Plan, approach, choose_object, make_plan
-from momap_ros.simulation.arm import BASE_XY, HAND, OPEN_M, ROBOT_BODIES
+from momap_ros.simulation.arm import BASE_XY, OPEN_M, ROBOT_BODIES
 from momap_ros.simulation.closed_loop_checks import succeeded
 from momap_ros.simulation.closed_loop_view import FirstView
 from momap_ros.simulation.episodes import Episode, start_episode
-from momap_ros.simulation.hand import Rollout, ScriptedHand, above, quaternion_of, rotation
+from momap_ros.simulation.hand import Rollout, ScriptedHand, quaternion_of, rotation
 from momap_ros.simulation.skills.tipping import wait_for_rest
 
 BASE_FROM_WORLD = se3_from_parts(np.eye(3), np.array([-BASE_XY[0], -BASE_XY[1], 0.0]))
@@ -38,11 +38,11 @@ FAILURES = (
     "collision",
     "ended elsewhere",
 )
-_TOUCH_M = 0.004  # from a finger to what it touches
+_TOUCH_M = 0.006  # from a finger to what it touches
 _LOOK_S = 0.1  # between two comparisons with the forecast
 _FREE_SPEED_M_S, _TOUCH_SPEED_M_S, _TURN_RAD_S = 0.35, 0.18, 2.5
 _FALLEN_M, _COLLIDED_M = -0.02, 0.03
-_HOLD_STEPS, _AWAY_M = 30, 0.07
+_CLOSE_STEPS, _HOLD_STEPS, _AWAY_M = 100, 30, 0.07
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Attempt:
 
 
 def attempt(
-    episode: Episode, view: FirstView, motions: list[ObjectMotion], step_s: float, config: FollowerConfig
+    episode: Episode, view: FirstView, motions: list[ObjectMotion], step_s: float, *, config: FollowerConfig
 ) -> Attempt:
     """Follow a forecast from the episode's first state.
 
@@ -167,13 +167,14 @@ class _Run:
                 apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body))
                 if apart_m > self.config.disagreement_m:
                     return "stopped on disagreement", f"{apart_m:.3f} m after {step * step_s:.1f} s"
-        self.hand.wait(_HOLD_STEPS)
+        if plan.contact.kind is not ContactKind.PUSH:
+            self.hand.wait(_HOLD_STEPS)
         return "", ""
 
     def _take(self, kind: ContactKind) -> int | None:
         """Close, and weld what both fingers touch (what any touches, where they only press) to the hand."""
         if kind is ContactKind.GRASP:
-            self.hand.set_opening(0.0)
+            self.hand.set_opening(0.0, _CLOSE_STEPS)
         distances = {body: self._finger_distances(geoms) for body, geoms in self._touchable.items()}
         by_both = {body: (max if kind is ContactKind.GRASP else min)(pair) for body, pair in distances.items()}
         nearest = min(by_both, key=lambda body: by_both[body])
@@ -201,9 +202,8 @@ class _Run:
             self.hand.open()
         self.hand.release()
         away = self.gripper
-        away[:3, 3] -= _AWAY_M * away[:3, 0]
-        if kind is not ContactKind.PUSH:
-            self.glide(away, _FREE_SPEED_M_S)
+        away[:3, 3] += [0.0, 0.0, _AWAY_M] if kind is ContactKind.PUSH else -_AWAY_M * away[:3, 0]
+        self.glide(away, _FREE_SPEED_M_S)
         wait_for_rest(self.hand, self.episode.scene.acted)
         return failure, details
 
@@ -217,7 +217,11 @@ class _Run:
             failure, details = "unstable physics", "MuJoCo warns of a bad acceleration"
         elif not success and not failure:
             acted = model.body(scene.acted).id
-            moved = {item.name: float(np.linalg.norm((self.hand.position(item.name) - self.starts[model.body(item.name).id]))) for item in scene.objects if item.name != scene.acted}
+            moved = {
+                item.name: float(np.linalg.norm(self.hand.position(item.name) - self.starts[model.body(item.name).id]))
+                for item in scene.objects
+                if item.name != scene.acted
+            }
             farthest = max(moved, key=lambda name: moved[name], default="")
             if self.hand.data.xpos[acted, 2] < _FALLEN_M:
                 failure, details = "lost object", "it fell from the table"
@@ -226,7 +230,14 @@ class _Run:
             else:
                 failure, details = "ended elsewhere", "the way was followed to its end"
         contact = plan.contact.kind.value if plan else ""
-        return Attempt(success, "" if success else failure, "" if success else details, contact, plan.duration_s if plan else 0.0, rollout)
+        return Attempt(
+            success,
+            "" if success else failure,
+            "" if success else details,
+            contact,
+            plan.duration_s if plan else 0.0,
+            rollout,
+        )
 
     def _pose(self, body: int) -> Float64:
         return se3_from_parts(self.hand.data.xmat[body].reshape(3, 3), self.hand.data.xpos[body])

@@ -13,9 +13,9 @@ from momap_ros.instances import InstanceMap
 from momap_ros.policies.contacts import Surroundings
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.segmentation.base import SegmentationError
+from momap_ros.simulation.cameras import View
 from momap_ros.simulation.stage import Stage
 from momap_ros.simulation.views import build_sample, draw_views, find_view
-from momap_ros.simulation.cameras import View
 
 _REACH_M = 1.2  # points farther away than that are walls and floor
 
