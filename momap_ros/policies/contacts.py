@@ -27,6 +27,7 @@ _STRAIGHT_RAD, _STRAIGHT_SHARE = 0.2, 0.85  # turn and share of the way down of 
 _LEVEL_M = 0.012  # vertical motion of what stays on the table
 _ROLLS_RAD, _ROLLS_TILT = 0.6, 0.6  # turn about an axis whose vertical share is smaller
 _STAYS_SHARE = 0.4  # of the longest way: points of a hinged object that move less are near its axis
+_SET_GOING_M_S = 0.2  # faster than this, something that rolls has been let go
 _GRID = 13  # points across the box in which the axis of something that rolls is looked for
 _PRESSED_M = 0.006  # least way of what is pressed
 
@@ -70,16 +71,19 @@ class Surroundings:
     table_m: float = 0.0
 
 
-def choose_contact(seen: Surroundings, motion_t_from_0: FloatArray, config: FollowerConfig) -> Contact | None:
+def choose_contact(
+    seen: Surroundings, motion_t_from_0: FloatArray, step_s: float, config: FollowerConfig
+) -> Contact | None:
     """The best way to make an object move as forecast.
 
-    What rolls is pushed at its trailing side, and what goes straight down is pressed. All else is grasped where both
+    What rolls, faster than a hand would lead it, is pushed at its trailing side, and what goes straight down is pressed. All else is grasped where both
     fingers find room and a part of the object is between them: near its middle, or, where it turns about an axis far
     from its middle (a door), where it moves farthest. What is too wide for that is dragged if it stays on the table.
 
     Args:
         seen: points of the object and around it.
         motion_t_from_0: (T, 4, 4) forecast motion, base frame.
+        step_s: seconds between two steps.
         config: measures of the gripper.
 
     Returns:
@@ -93,7 +97,7 @@ def choose_contact(seen: Surroundings, motion_t_from_0: FloatArray, config: Foll
         return None
     motion = np.asarray(motion_t_from_0, np.float64)
     seen = _near(seen)
-    if rolls(seen, motion):
+    if rolls(seen, motion) and _fastest_m_s(seen, motion, step_s) > _SET_GOING_M_S:
         return _push(seen, motion, config)
     if _goes_straight_down(seen.points, motion):
         return Contact(ContactKind.PRESS, _top_pose(seen, config))
@@ -123,6 +127,11 @@ def rolls(seen: Surroundings, motion: Float64) -> bool:
     heights = inside @ motion[:, 2, :3].T + motion[:, 2, 3]
     moved = farthest_m(seen.points, motion)
     return bool((np.ptp(heights, axis=1) < _LEVEL_M).any() and moved.min() > _STAYS_SHARE * moved.max())
+
+
+def _fastest_m_s(seen: Surroundings, motion: Float64, step_s: float) -> float:
+    path = transform_points(motion, (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2)
+    return float(np.linalg.norm(np.diff(path, axis=0), axis=1).max()) / step_s
 
 
 def farthest_m(points: Float64, motion: Float64) -> Float64:
@@ -211,14 +220,17 @@ def _best_grasp(seen: Surroundings, motion: Float64, config: FollowerConfig) -> 
     rotations, down = _orientations(centre)
     best: Contact | None = None
     for rotation, points_down in zip(rotations, down, strict=True):
+        # A hand that is carried round until it points back at its own arm is beyond the wrist's range.
+        backwards = max(0.0, -float((motion[:, :3, :3] @ rotation[:, 0] @ outwards).min()))
         for place, insertion, width_m in _placed(seen, rotation, seeds, config):
             held = share[np.linalg.norm(points - place, axis=1).argmin()]
             off = float(np.linalg.norm((place - centre)[:2])) / size
-            where = 2.0 * held if hinged else -1.5 * off
-            if size > _LARGE_M:  # furniture, taken at the side that faces the arm, where handles are
-                where = 2.0 * held - float((place - centre) @ outwards) / size - 0.3 * off
+            faces_away = float((place - centre) @ outwards) / size
+            where = 2.0 * held - 0.3 * faces_away if hinged else -1.5 * off
+            if size > _LARGE_M and not hinged:  # furniture, taken at the side that faces the arm, where handles are
+                where = -2.0 * faces_away - 0.3 * off
             score = float(where + 0.5 * insertion / _INSERTIONS_M[0] + 0.4 * float(points_down))
-            score -= 0.5 * width_m / (2 * config.opening_m)  # straight across, not askew
+            score -= 1.5 * backwards + 0.5 * width_m / (2 * config.opening_m)  # straight across, not askew
             if best is None or score > best.score:
                 best = Contact(ContactKind.GRASP, se3_from_parts(rotation, place), score)
     return best

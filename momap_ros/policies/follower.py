@@ -199,7 +199,7 @@ def make_plan(
     track = base_from_camera @ motion.motion_t_from_0 @ invert_se3(base_from_camera)
     if not len(seen.points) or farthest_m(seen.points, track).max() < config.min_displacement_m:
         raise NotFollowedError("nothing moves", f"object {motion.instance_id}, {len(seen.points)} points")
-    contact = choose_contact(seen, track, config)
+    contact = choose_contact(seen, track, step_s, config)
     if contact is None:
         raise NotFollowedError(
             "no contact found", f"object {motion.instance_id}, {len(seen.points)} points, opening {config.opening_m} m"

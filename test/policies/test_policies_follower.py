@@ -167,7 +167,7 @@ def fingers_touch_nothing(contact: Contact, points: Float64) -> bool:
 def test_a_long_box_is_held_across_and_beside_its_neighbour() -> None:
     bar, neighbour = box((0.3, 0.0, 0.02), (0.14, 0.03, 0.04)), box((0.33, 0.055, 0.02), (0.03, 0.03, 0.04))
     lift = track((0, 0, 0), (0, 0, 0.1))
-    contact = choose_contact(Surroundings(bar, neighbour), lift, CONFIG)
+    contact = choose_contact(Surroundings(bar, neighbour), lift, 0.2, CONFIG)
     assert contact is not None
     assert contact.kind is ContactKind.GRASP
     assert abs(contact.base_from_gripper[1, 1]) > 0.8  # closes along the short side, give or take 30 degrees
@@ -179,16 +179,16 @@ def test_a_long_box_is_held_across_and_beside_its_neighbour() -> None:
 def test_contacts_suit_the_motion() -> None:
     nothing = np.zeros((0, 3))
     button = box((0.3, 0.0, 0.03), (0.05, 0.05, 0.02))
-    press = choose_contact(Surroundings(button, nothing), track((0, 0, 0), (0, 0, -0.015)), CONFIG)
+    press = choose_contact(Surroundings(button, nothing), track((0, 0, 0), (0, 0, -0.015)), 0.2, CONFIG)
     assert press is not None
     assert press.kind is ContactKind.PRESS
     np.testing.assert_allclose(press.base_from_gripper[:3, 3], [0.3, 0.0, 0.04 + CONFIG.fingertip_m], atol=1e-3)
     plate = box((0.3, 0.0, 0.01), (0.24, 0.24, 0.02))
     plate = plate[np.linalg.norm(plate[:, :2] - [0.3, 0.0], axis=1) < 0.12]
-    drag = choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0)), CONFIG)
+    drag = choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0)), 0.2, CONFIG)
     assert drag is not None
     assert drag.kind is ContactKind.DRAG
-    assert choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0.1)), CONFIG) is None
+    assert choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0.1)), 0.2, CONFIG) is None
 
 
 def test_a_rolling_ball_is_pushed_from_behind() -> None:
@@ -218,7 +218,7 @@ def test_a_door_is_held_where_it_moves() -> None:
     hinge = np.array([0.3, -0.08, 0.0])
     turn = track((0, 0, 1.0), (0, 0, 0))
     turn[:, :3, 3] = hinge - turn[:, :3, :3] @ hinge
-    contact = choose_contact(Surroundings(door, np.zeros((0, 3))), turn, CONFIG)
+    contact = choose_contact(Surroundings(door, np.zeros((0, 3))), turn, 0.2, CONFIG)
     assert contact is not None
     assert contact.base_from_gripper[1, 3] > 0.04
 
