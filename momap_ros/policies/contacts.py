@@ -16,11 +16,20 @@ from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
 from momap_ros.shapes import check_shapes
 
-_SPACING_M, _NEAR_M = 0.006, 0.15  # of the points that are looked at, and of others from the object
+_SPACING_M, _FINE_M = 0.006, 0.003  # of the points that are looked at, and of those of something small
+_NEAR_M = 0.15  # of the object, where other points count
 _YAWS, _PITCHES_RAD = 12, (0.5, 0.9)  # of fingers that point down, and below the horizontal of those that do not
 _SEEDS = 40
-_INSERTIONS_M = (0.028, 0.020, 0.012, 0.004, -0.006)  # of the grasp centre below the first point between the fingers
+_INSERTIONS_M = (
+    0.028,
+    0.020,
+    0.012,
+    0.004,
+    -0.004,
+    -0.009,
+)  # of the grasp centre below the first point between the fingers
 _CLEAR_M = 0.0015  # kept between fingers and table, and around fingers
+_ON_TABLE_M = 0.01  # what is seen down to this height stands on the table
 _MIN_BETWEEN = 3  # points that must be between the fingers
 _LARGE_M = 0.075  # half the diagonal of the box around what is furniture
 _STRAIGHT_RAD, _STRAIGHT_SHARE = 0.2, 0.85  # turn and share of the way down of what is pressed
@@ -76,9 +85,10 @@ def choose_contact(
 ) -> Contact | None:
     """The best way to make an object move as forecast.
 
-    What rolls, faster than a hand would lead it, is pushed at its trailing side, and what goes straight down is pressed. All else is grasped where both
-    fingers find room and a part of the object is between them: near its middle, or, where it turns about an axis far
-    from its middle (a door), where it moves farthest. What is too wide for that is dragged if it stays on the table.
+    What rolls, faster than a hand would lead it, is pushed at its trailing side, and what goes straight down is
+    pressed. All else is grasped where both fingers find room and a part of the object is between them: near its middle,
+    or, where it turns about an axis far from its middle (a door), where it moves farthest. What is too wide for that is
+    dragged if it stays on the table.
 
     Args:
         seen: points of the object and around it.
@@ -150,12 +160,13 @@ def _near(seen: Surroundings) -> Surroundings:
     """The object's points and those near it but above the table, evenly spaced, so that no finger fits between them."""
     low, high = seen.points.min(axis=0) - _NEAR_M, seen.points.max(axis=0) + _NEAR_M
     near = ((seen.others > low) & (seen.others < high)).all(axis=1) & (seen.others[:, 2] > seen.table_m + 2 * _CLEAR_M)
-    return Surroundings(_spaced(seen.points), _spaced(seen.others[near]), seen.table_m)
+    spacing_m = _FINE_M if np.linalg.norm(high - low - 2 * _NEAR_M) < 2 * _LARGE_M else _SPACING_M
+    return Surroundings(_spaced(seen.points, spacing_m), _spaced(seen.others[near], _SPACING_M), seen.table_m)
 
 
-def _spaced(points: Float64) -> Float64:
-    """The first point of every cube of _SPACING_M."""
-    _, first = np.unique(np.floor(points / _SPACING_M).astype(np.int64), axis=0, return_index=True)
+def _spaced(points: Float64, spacing_m: float) -> Float64:
+    """The first point of every cube of that size."""
+    _, first = np.unique(np.floor(points / spacing_m).astype(np.int64), axis=0, return_index=True)
     return np.asarray(points[np.sort(first)])
 
 
@@ -243,7 +254,8 @@ def _placed(
     own, others, starts = seen.points @ rotation, seen.others @ rotation, seeds @ rotation
     everything = np.append(own, others, axis=0)
     # Below its lowest point begins what the object stands on, seen or not.
-    floor_m = max(seen.table_m, float(seen.points[:, 2].min()))
+    lowest_m = float(seen.points[:, 2].min())
+    floor_m = lowest_m if lowest_m > seen.table_m + _ON_TABLE_M else seen.table_m
     found = []
     for start in starts:
         centred = _centred(own, start, config)

@@ -18,13 +18,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2 Python packages")
 pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
 from geometry_msgs.msg import PoseArray, PoseStamped
+from momap_ros.msg import ObjectMotionArray
+from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.momap import PointTrajectories
-from momap_ros.msg import ObjectMotionArray
-from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from momap_ros.object_motion import estimate_object_motions
 from momap_ros.ros.conversions import forecast_from_numpy, header_to_msg, objects_to_msg
 
@@ -59,7 +59,7 @@ def forecast(stamp_ns: int, raised_m: float) -> tuple[PointTrajectoriesMsg, Obje
     """A small block at rest beside one that rises, as seen when it has risen so far; base frame."""
     axis = np.linspace(-0.015, 0.015, 8)
     block = np.stack(np.meshgrid(axis, axis, [0.0, 0.03], indexing="ij"), axis=-1).reshape(-1, 3)
-    points = np.concatenate([block + [0.3, 0.0, raised_m], block + [0.3, 0.2, 0.0]])
+    points = np.concatenate([block + np.array(place) for place in ((0.3, 0.0, raised_m), (0.3, 0.2, 0.0))])
     ids = np.repeat(np.array([1, 2], np.int32), len(block))
     positions = np.repeat(points[None, :, None], STEPS, axis=2)
     positions[0, ids == 1, :, 2] += SPEED_M_S * STEP_S * np.arange(STEPS)
@@ -71,6 +71,13 @@ def forecast(stamp_ns: int, raised_m: float) -> tuple[PointTrajectoriesMsg, Obje
     header = header_to_msg(stamp_ns, FRAME_ID)
     objects = objects_to_msg(motions, header=header, step_s=STEP_S, num_steps=STEPS, model_name="test", latency_s=0.0)
     return forecast_from_numpy(trajectories), objects
+
+
+def assert_silent(ros: Ros, received: list[PoseStamped]) -> None:
+    ros.spin_for(0.3)
+    count = len(received)
+    ros.spin_for(0.5)
+    assert len(received) == count
 
 
 def test_gripper_targets_follow_a_forecast_until_it_disagrees(ros: Ros, example: subprocess.Popen[str]) -> None:
@@ -116,8 +123,5 @@ def test_gripper_targets_follow_a_forecast_until_it_disagrees(ros: Ros, example:
     assert ros.spin_until(lambda: len(ways) == 3)
     assert not ways[2].poses
     assert states[-1].startswith("stopped on disagreement")
-    ros.spin_for(0.3)
-    count = len(targets)
-    ros.spin_for(0.5)
-    assert len(targets) == count
+    assert_silent(ros, targets)
     assert example.poll() is None
