@@ -207,11 +207,12 @@ class _Folder:
         rank = {label: number for number, label in enumerate(order)}
         rows = sorted(self.rows, key=lambda row: (rank.get(row.policy, len(rank)), row.policy, row.index))
         left_out = dict(Counter(self.left_out.values()))
-        report = {"split": self.split, "left_out": left_out, "policies": summarise(rows)}
+        summary = summarise(rows)
+        report = {"split": self.split, "left_out": left_out, "policies": summary}
         with atomic_path(self.path / f"{REPORT}.json") as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         with atomic_path(self.path / f"{REPORT}.md") as partial:
-            partial.write_text(markdown(self.split, report["policies"], left_out), encoding="utf-8")
+            partial.write_text(markdown(self.split, summary, left_out), encoding="utf-8")
         return report
 
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,10 @@ def forecast(stamp_ns: int, raised_m: float) -> tuple[PointTrajectoriesMsg, Obje
     return forecast_from_numpy(trajectories), objects
 
 
+def _keep_text(states: list[str], message: Any) -> None:
+    states.append(message.data)
+
+
 def assert_silent(ros: Ros, received: list[PoseStamped]) -> None:
     ros.spin_for(0.3)
     count = len(received)
@@ -85,7 +90,7 @@ def test_gripper_targets_follow_a_forecast_until_it_disagrees(ros: Ros, example:
     states: list[str] = []
     ways: list[PoseArray] = []
     node = ros.node("arm")
-    node.create_subscription(String, "/follow_forecast/state", lambda message: states.append(message.data), lasting)
+    node.create_subscription(String, "/follow_forecast/state", partial(_keep_text, states), lasting)
     node.create_subscription(PoseArray, "/follow_forecast/gripper_way", ways.append, lasting)
     targets = ros.collect(PoseStamped, "/follow_forecast/gripper_target")
     points = node.create_publisher(PointTrajectoriesMsg, "/trajectories", 5)

@@ -16,6 +16,7 @@ pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
 from momap_ros.commands import rollout as command
 from momap_ros.config import FollowerConfig
+from momap_ros.geometry import invert_se3
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.simulation.closed_loop import FAILURES, Attempt, attempt
 from momap_ros.simulation.closed_loop_policies import POLICIES, PolicyChoice, make_policy, true_motions
@@ -62,7 +63,7 @@ def follow(
 
 
 def backwards(motion: ObjectMotion) -> ObjectMotion:
-    return replace(motion, motion_t_from_0=np.linalg.inv(motion.motion_t_from_0))
+    return replace(motion, motion_t_from_0=invert_se3(motion.motion_t_from_0))
 
 
 @pytest.mark.parametrize(("skill", "number"), [("lift", 0), ("open_drawer", 0), ("push", 0), ("roll", 1)])
@@ -149,6 +150,7 @@ def test_the_command_offers_the_policies() -> None:
         PolicyChoice("retrieval")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     options = ["--policy", "oracle", "static", "--skills", "lift", "--episodes", "2"]
     line = [sys.executable, "-m", "momap_ros.cli", "rollout", *options, "--out", str(tmp_path)]
