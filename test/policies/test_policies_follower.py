@@ -183,7 +183,7 @@ def test_contacts_suit_the_motion() -> None:
     assert press is not None
     assert press.kind is ContactKind.PRESS
     np.testing.assert_allclose(press.base_from_gripper[:3, 3], [0.3, 0.0, 0.04 + CONFIG.fingertip_m], atol=1e-3)
-    plate = box((0.3, 0.0, 0.01), (0.24, 0.24, 0.02))
+    plate = box((0.3, 0.0, 0.005), (0.24, 0.24, 0.01))
     plate = plate[np.linalg.norm(plate[:, :2] - [0.3, 0.0], axis=1) < 0.12]
     drag = choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0)), 0.2, CONFIG)
     assert drag is not None

@@ -74,7 +74,7 @@ def forecast(stamp_ns: int, raised_m: float) -> tuple[PointTrajectoriesMsg, Obje
     return forecast_from_numpy(trajectories), objects
 
 
-def _keep_text(states: list[str], message: Any) -> None:
+def _keep_text(states: list[str], message: Any) -> None:  # noqa: ANN401  (typed by rclpy's own stand-in)
     states.append(message.data)
 
 
