@@ -321,3 +321,50 @@ class MarkersConfig(Settings):
     )
     line_width_m: float = setting(0.002, "Width of the drawn trajectories, metres.", minimum=0.0001, maximum=0.1)
     text_height_m: float = setting(0.025, "Height of the objects' texts, metres.", minimum=0.001, maximum=1.0)
+
+
+@dataclass(frozen=True)
+class FollowerConfig(Settings):
+    """How a gripper follows a forecast, and which gripper it is."""
+
+    min_probability: float = setting(
+        0.5, "Objects that move with a smaller probability are not followed.", minimum=0.0, maximum=1.0
+    )
+    min_displacement_m: float = setting(
+        0.008, "Objects none of whose points gets farther than this are not followed, metres.", minimum=0.0, maximum=1.0
+    )
+    max_spread_m: float = setting(
+        0.25, "Largest hypothesis spread of an object that is followed, metres.", minimum=0.001, maximum=10.0
+    )
+    disagreement_m: float = setting(
+        0.06,
+        "The follower stops where the object is seen farther than this from where it was forecast, metres.",
+        minimum=0.001,
+        maximum=1.0,
+    )
+    replan_s: float = setting(
+        0.5, "Forecasts that come sooner than this after the last plan are only compared with it.", minimum=0.0
+    )
+    max_speed_m_s: float = setting(0.25, "Fastest motion of the gripper, m/s.", minimum=0.01, maximum=2.0)
+    max_push_speed_m_s: float = setting(
+        0.8, "Fastest motion of the gripper that gives a push to something that rolls, m/s.", minimum=0.01, maximum=2.0
+    )
+    max_turn_rad_s: float = setting(1.5, "Fastest turn of the gripper, rad/s.", minimum=0.01, maximum=10.0)
+    opening_m: float = setting(
+        0.034, "Distance of either finger's inner face from the grasp centre, open, metres.", minimum=0.005, maximum=0.2
+    )
+    finger_thickness_m: float = setting(
+        0.009, "Thickness of a finger in the closing direction, metres.", minimum=0.001, maximum=0.1
+    )
+    finger_width_m: float = setting(
+        0.022, "Width of a finger across the closing direction, metres.", minimum=0.001, maximum=0.1
+    )
+    finger_length_m: float = setting(
+        0.06, "Length of the fingers behind the grasp centre, metres.", minimum=0.005, maximum=0.3
+    )
+    fingertip_m: float = setting(
+        0.012, "From the grasp centre to the end of the fingers, metres.", minimum=0.001, maximum=0.1
+    )
+    approach_m: float = setting(
+        0.09, "The gripper comes straight over the last metres before it touches.", minimum=0.0, maximum=0.5
+    )

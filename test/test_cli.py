@@ -32,6 +32,7 @@ COMMANDS = [
     ["bag", "play"],
     ["view"],
     ["init-full"],
+    ["rollout"],
     ["info"],
     ["bench"],
     ["train"],

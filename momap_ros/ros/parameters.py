@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from momap_ros.config import (
+    FollowerConfig,
     ForecastConfig,
     ForecastNodeConfig,
     HintsConfig,
@@ -40,6 +41,7 @@ PREFIXES: dict[type[Settings], str] = {
     HintsConfig: "hints",
     VlmConfig: "vlm",
     MarkersConfig: "markers",
+    FollowerConfig: "follower",
 }
 
 Group = TypeVar("Group", bound=Settings)

@@ -89,8 +89,13 @@ class Episode:
         return se3_from_parts(np.array(rotations), np.array(positions))
 
 
-def simulate_episode(split: str, index: int) -> Episode | None:
+def simulate_episode(split: str, index: int, *, from_rest: bool = False) -> Episode | None:
     """The episode of this number, or None where its scene does not fit on the table.
+
+    Args:
+        split: one of SPLITS.
+        index: number within the split.
+        from_rest: the demonstration is shown from its beginning, in episodes too that are stored from their middle on.
 
     Raises:
         ValueError: the split is unknown.
@@ -99,7 +104,22 @@ def simulate_episode(split: str, index: int) -> Episode | None:
     if scene is None:
         return None
     rollout = perform(scene, _rng(split, index, _ROLLOUT_STREAM))
-    return Episode(split, index, scene, _retimed(scene, rollout, _rng(split, index, _TIMING_STREAM)))
+    timing = _rng(split, index, _TIMING_STREAM)
+    return Episode(split, index, scene, (_stretched if from_rest else _retimed)(scene, rollout, timing))
+
+
+def skill_of_episode(split: str, index: int) -> Skill:
+    """The skill of an episode, without building its scene.
+
+    Raises:
+        ValueError: the split is unknown.
+    """
+    return draw_skill(_find_split(split), _rng(split, index, _SCENE_STREAM))
+
+
+def start_episode(episode: Episode) -> Simulation:
+    """The episode's scene once more, in the very state in which its demonstration from rest begins; recording."""
+    return _begin(episode.scene, _rng(episode.split, episode.index, _ROLLOUT_STREAM), episode.scene)
 
 
 def simulate_futures(split: str, index: int) -> list[Episode]:
@@ -142,13 +162,7 @@ def perform(
         start_of: the same scene with the task that decides how it begins; its own where None.
         habits: draws how the skill is played, instead of rng.
     """
-    skill, beginning = SKILLS[scene.skill], start_of or scene
-    simulation = Simulation(scene) if scene.arm is None else ScriptedHand(scene, rng)
-    start = SKILLS[beginning.skill].start
-    if start is not None:
-        start(beginning, simulation, rng)
-    simulation.settle()
-    simulation.start_recording()
+    skill, simulation = SKILLS[scene.skill], _begin(scene, rng, start_of or scene)
     played_by = habits or rng
     if skill.perform is not None and isinstance(simulation, ScriptedHand):
         simulation.draw_habits(played_by)
@@ -194,6 +208,17 @@ def _build(split: Split, index: int) -> Scene | None:
         return build_scene(split, skill.furnish, rng, needs_arm=skill.unfold is None)
     except NoRoomError:
         return None
+
+
+def _begin(scene: Scene, rng: np.random.Generator, beginning: Scene) -> Simulation:
+    """Everything at rest where `beginning`, the same scene with its first task, has it; recording."""
+    simulation = Simulation(scene) if scene.arm is None else ScriptedHand(scene, rng)
+    start = SKILLS[beginning.skill].start
+    if start is not None:
+        start(beginning, simulation, rng)
+    simulation.settle()
+    simulation.start_recording()
+    return simulation
 
 
 def _could_happen(skill: Skill, scene: Scene) -> bool:

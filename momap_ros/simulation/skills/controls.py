@@ -9,7 +9,7 @@ from momap_ros.simulation.scene import Scene
 from momap_ros.simulation.skills.operating import fixture_of, operating_skill
 
 _FINGERTIP_M = 0.012  # beyond the grasp centre
-_PRESSED = 0.7  # of the travel
+PRESSED = 0.7  # of the travel
 
 
 def _press(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
@@ -26,7 +26,7 @@ def _press(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     pressed = hand.joint(fixture.joint)
     hand.move_to(above(contact, 0.08), quaternion, hand.speed)
     hand.wait(30)
-    return pressed - before > _PRESSED * (fixture.limit - before)
+    return pressed - before > PRESSED * (fixture.limit - before)
 
 
 _SLIDE_SIDE = (

@@ -16,8 +16,8 @@ from momap_ros.simulation.scene import Scene, SceneBuilder
 from momap_ros.simulation.skill import Skill
 from momap_ros.simulation.task import Task
 
-_LIFTED_M = 0.05
-_ON_TARGET_M, _IN_TARGET_M = 0.035, 0.06  # largest distance from the goal that is a success
+LIFTED_M = 0.05
+ON_TARGET_M, IN_TARGET_M = 0.035, 0.06  # largest distance from the goal that is a success
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _retarget_lift(scene: Scene, rng: np.random.Generator) -> Task | None:
 def _lift(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     take(hand, acted_object(scene), rng)
     hand.wait(30)
-    return bool(hand.position(scene.acted)[2] > _LIFTED_M)
+    return bool(hand.position(scene.acted)[2] > LIFTED_M)
 
 
 def _furnish_pick_place(builder: SceneBuilder) -> Task:
@@ -110,7 +110,7 @@ def _pick_place(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> b
     grip = take(hand, item, rng)
     raised = hand.position(item.name)[2]
     put_down(hand, goal + np.array([*rng.normal(0, 0.004, 2), 0.002]), grip)
-    return bool(np.linalg.norm((hand.position(item.name) - goal)[:2]) < _ON_TARGET_M and raised > _LIFTED_M)
+    return bool(np.linalg.norm((hand.position(item.name) - goal)[:2]) < ON_TARGET_M and raised > LIFTED_M)
 
 
 def _furnish_onto(builder: SceneBuilder, *, skill: str, acted: str, target: str) -> Task:
@@ -135,7 +135,7 @@ def _put_onto(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> boo
     clearance_m = target.height_m + 0.003 if has_trait(target.kind, "stackable") else 0.012
     put_down(hand, goal + np.array([*rng.normal(0, 0.004, 2), clearance_m]), grip)
     error_m = np.linalg.norm((hand.position(item.name) - goal)[:2])
-    return bool(error_m < (_IN_TARGET_M if scene.skill == "put_in" else _ON_TARGET_M) and raised > _LIFTED_M)
+    return bool(error_m < (IN_TARGET_M if scene.skill == "put_in" else ON_TARGET_M) and raised > LIFTED_M)
 
 
 def _onto_skill(name: str, acted: str, target: str, templates: tuple[str, ...]) -> Skill:

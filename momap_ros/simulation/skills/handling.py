@@ -24,10 +24,10 @@ from momap_ros.simulation.task import Task
 
 _TURNABLE = tuple(kind for kind in kinds_with("graspable") if not has_trait(kind, "any_side") and kind != "pan")
 _BASES = tuple(dict.fromkeys((*kinds_with("support"), *kinds_with("stackable"))))
-_LIFTED_M, _ON_GOAL_M, _ON_TABLE_M = 0.05, 0.035, 0.02
-_POURING_RAD = np.radians(50)
+LIFTED_M, ON_GOAL_M, ON_TABLE_M = 0.05, 0.035, 0.02
+POURING_RAD = np.radians(50)
 _TILT_RATE = 1.5  # rad/s of what is poured or turned
-_OVER_TARGET_M = 0.03  # beyond the rim that a mouth may be and still pour into a dish
+OVER_TARGET_M = 0.03  # beyond the rim that a mouth may be and still pour into a dish
 
 
 def lying_quaternion(towards_xy: Float64) -> Float64:
@@ -83,7 +83,7 @@ def _unstack(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool
     raised = hand.position(item.name)[2] - before[2]
     put_down(hand, goal, grip)
     error = hand.position(item.name) - goal
-    return bool(np.linalg.norm(error[:2]) < _ON_GOAL_M and error[2] < _ON_TABLE_M and raised > _LIFTED_M)
+    return bool(np.linalg.norm(error[:2]) < ON_GOAL_M and error[2] < ON_TABLE_M and raised > LIFTED_M)
 
 
 def _furnish_turn(builder: SceneBuilder) -> Task:
@@ -108,7 +108,7 @@ def _turn(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     hand.wait(30)
     turned = before[:, 0] @ hand.rotation(item.name)[:, 0]
     moved = np.linalg.norm((hand.position(item.name) + grip.offset - start)[:2])
-    return bool(turned < np.cos(0.8) and moved < _ON_GOAL_M + abs(item.grip_x_m) * 2)
+    return bool(turned < np.cos(0.8) and moved < ON_GOAL_M + abs(item.grip_x_m) * 2)
 
 
 def turn_hand(hand: ScriptedHand, axis: Float64, angle_rad: float) -> None:
@@ -231,8 +231,8 @@ def _pour(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     mouth = hand.position(item.name) + up * item.top_m
     if rng.random() < 0.6:
         turn_hand(hand, rotation(quaternion)[:, 0], -side * tilt)
-    over = np.linalg.norm((mouth - hand.position(target.name))[:2]) < target.half_width_m + _OVER_TARGET_M
-    return bool(up[2] < np.cos(_POURING_RAD) and over and mouth[2] > target.height_m)
+    over = np.linalg.norm((mouth - hand.position(target.name))[:2]) < target.half_width_m + OVER_TARGET_M
+    return bool(up[2] < np.cos(POURING_RAD) and over and mouth[2] > target.height_m)
 
 
 SKILLS = (

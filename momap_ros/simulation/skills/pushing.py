@@ -18,7 +18,7 @@ from momap_ros.simulation.task import Task
 _PUSHABLE = (*kinds_with("graspable"), "pot")
 _WAY_M = (0.06, 0.14)
 _ANY_BEARING, _PULL_BEARING = (-np.pi, np.pi), (-0.7, 0.7)  # from the world's x, radians
-_MOVED_M = 0.03
+MOVED_M = 0.03
 _STAND_OFF_M = 0.05
 _HAND_REACH_M = (0.13, 0.53)  # from the arm's base, of the hand itself
 _FINGER_M = 0.012  # from the grasp centre to the end of the fingers
@@ -150,7 +150,7 @@ def _push(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool:
     item, way = acted_object(scene), asked_motion(scene)
     start = centre(hand, item.name)
     _stroke(hand, item, way, facing(way[0]))
-    return advance(scene, hand, start) > _MOVED_M
+    return advance(scene, hand, start) > MOVED_M
 
 
 def _furnish_pull(builder: SceneBuilder) -> Task:
@@ -170,7 +170,7 @@ def _pull(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
         leave(hand, np.zeros(3))
     else:
         _stroke(hand, item, (direction, length), quaternion_forward(-direction, rng.uniform(1.05, 1.25)))
-    return advance(scene, hand, start) > _MOVED_M
+    return advance(scene, hand, start) > MOVED_M
 
 
 def _furnish_slide(builder: SceneBuilder) -> Task:
@@ -189,7 +189,7 @@ def _slide(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     move_level(hand, top + direction * length, hand.speed * 0.5)
     hand.release()
     leave(hand, np.zeros(3))
-    return advance(scene, hand, start) > max(_MOVED_M, 0.6 * length)
+    return advance(scene, hand, start) > max(MOVED_M, 0.6 * length)
 
 
 def _furnish_sweep(builder: SceneBuilder) -> Task:
@@ -221,7 +221,7 @@ def _sweep(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     move_level(hand, tip + direction * length, hand.speed * 0.6)
     leave(hand, -direction * 0.03)
     moved = [float((centre(hand, name) - place) @ direction) for name, place in before.items() if name != item.name]
-    return advance(scene, hand, start) > 0.5 * length and max(moved) > _MOVED_M
+    return advance(scene, hand, start) > 0.5 * length and max(moved) > MOVED_M
 
 
 SKILLS = (

@@ -27,8 +27,8 @@ from momap_ros.simulation.skills.pushing import (
 from momap_ros.simulation.task import Task
 
 _ROLLING = (*kinds_with("rolling"), *kinds_with("tube"))
-_FALLEN_COS = 0.5  # of the angle between an object's axis and the vertical
-_ROLLED_ON_M = 0.025  # after the hand has stopped
+FALLEN_COS = 0.5  # of the angle between an object's axis and the vertical
+ROLLED_ON_M = 0.025  # after the hand has stopped
 _STILL_M_S, _STILL_RAD_S = 0.02, 0.3
 _CONTACT_SHARE, _NECKED_SHARE = 0.8, 0.58  # of the height, at which a thing is pushed over; below a bottle's neck
 _BEYOND_RAD = 0.2  # that it is pushed beyond its balance
@@ -89,7 +89,7 @@ def _topple(scene: Scene, hand: ScriptedHand, _rng: np.random.Generator) -> bool
         hand.hold(position + turned @ (front - edge) - (front - edge), orientation)
     leave(hand, -direction * 0.03)
     wait_for_rest(hand, item.name)
-    return bool(upright > 0.98 and hand.rotation(item.name)[2, 2] < _FALLEN_COS and hand.position(item.name)[2] > -0.01)
+    return bool(upright > 0.98 and hand.rotation(item.name)[2, 2] < FALLEN_COS and hand.position(item.name)[2] > -0.01)
 
 
 def _furnish_roll(builder: SceneBuilder) -> Task:
@@ -129,7 +129,7 @@ def _roll(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     leave(hand, -direction * 0.02)
     wait_for_rest(hand, item.name)
     rolled_on = float(centre(hand, item.name) @ direction) - pushed
-    return bool(rolled_on > _ROLLED_ON_M and hand.position(item.name)[2] > -0.01)
+    return bool(rolled_on > ROLLED_ON_M and hand.position(item.name)[2] > -0.01)
 
 
 SKILLS = (

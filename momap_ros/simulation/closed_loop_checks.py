@@ -1,0 +1,211 @@
+"""Has a skill succeeded, whoever moved the hand? Every skill's own check, read from a recording alone.
+
+A script looks at its object while it moves the hand; here the same conditions, with the same thresholds, are asked of
+the recorded states. On the scripts' own recordings both verdicts agree (test/simulation/test_closed_loop_checks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from momap_ros.geometry import Float64
+from momap_ros.simulation.hand import Rollout
+from momap_ros.simulation.scene import Scene
+from momap_ros.simulation.skills.controls import PRESSED
+from momap_ros.simulation.skills.grasping import IN_TARGET_M, LIFTED_M, ON_TARGET_M, acted_object
+from momap_ros.simulation.skills.handling import ON_GOAL_M, ON_TABLE_M, OVER_TARGET_M, POURING_RAD
+from momap_ros.simulation.skills.operating import fixture_of, reached
+from momap_ros.simulation.skills.pushing import MOVED_M, asked_motion
+from momap_ros.simulation.skills.registry import SKILLS
+from momap_ros.simulation.skills.storing import SUNK_M, WITHIN_M
+from momap_ros.simulation.skills.tipping import FALLEN_COS, ROLLED_ON_M
+
+_STRIDE = 5  # recorded states that are looked at: every 20 ms
+_UPRIGHT_COS, _STANDING_COS, _STANDING_M, _ABOVE_TABLE_M = 0.98, 0.97, 0.01, -0.01
+_TURNED_RAD, _WIPED_M, _ON_TABLE_WIPING_M = 0.8, 0.2, 0.01
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where everything was, state by state; only every few recorded states are kept, and the last.
+
+    Attributes:
+        scene: the scene and its task.
+        position: (S, B, 3) origin of every body, metres, world.
+        rotation: (S, B, 3, 3) orientation of every body, world.
+        centre: (S, B, 3) centre of mass of every body, metres, world.
+        joint: (S,) the task's joint, metres or radians; empty where it has none.
+        last_touch: row of the last state at which the robot touched the acted body; 0 where it never did.
+    """
+
+    scene: Scene
+    position: Float64
+    rotation: Float64
+    centre: Float64
+    joint: Float64
+    last_touch: int
+
+    def acted(self, values: Float64) -> Float64:
+        """The rows of the acted body."""
+        return np.asarray(values[:, self.scene.model.body(self.scene.acted).id])
+
+
+def record(scene: Scene, rollout: Rollout) -> Recording:
+    """Every body's pose at the recorded states."""
+    states = np.unique(np.append(np.arange(0, len(rollout.qpos), _STRIDE), len(rollout.qpos) - 1))
+    data, rows = mujoco.MjData(scene.model), []
+    for state in states:
+        data.qpos[:] = rollout.qpos[state]
+        mujoco.mj_kinematics(scene.model, data)
+        rows.append((data.xpos.copy(), data.xmat.reshape(-1, 3, 3).copy(), data.xipos.copy()))
+    position, rotation, centre = (np.array(part) for part in zip(*rows, strict=True))
+    joint = np.zeros(0)
+    if scene.fixture is not None and scene.fixture.part:
+        joint = rollout.qpos[states, scene.model.joint(scene.fixture.joint).qposadr[0]]
+    acted = scene.model.body(scene.acted).id if scene.acted else -1
+    touched = max((contact.last for contact in rollout.contacts if contact.body == acted), default=0)
+    return Recording(scene, position, rotation, centre, joint, int(np.searchsorted(states, touched)))
+
+
+def succeeded(scene: Scene, rollout: Rollout) -> bool:
+    """Whether the scene's skill was done in a recording that starts at rest.
+
+    Raises:
+        ValueError: nobody acts in the skill, so nobody can succeed.
+    """
+    if scene.skill not in CHECKS:
+        raise ValueError(f"skill: expected one of {sorted(CHECKS)}, got {scene.skill!r}, in which nobody acts")
+    return bool(CHECKS[scene.skill](record(scene, rollout)))
+
+
+def _lift(recording: Recording) -> bool:
+    return bool(recording.acted(recording.position)[-1, 2] > LIFTED_M)
+
+
+def _carried(recording: Recording, goal_xy: Float64, within_m: float, *, from_start: bool = False) -> bool:
+    """Raised on the way, and at the end within a distance of (2,) metres, world."""
+    path = recording.acted(recording.position)
+    raised = path[:, 2].max() - (path[0, 2] if from_start else 0.0)
+    return bool(np.linalg.norm(path[-1, :2] - goal_xy) < within_m and raised > LIFTED_M)
+
+
+def _pick_place(recording: Recording) -> bool:
+    return _carried(recording, _goal_xy(recording.scene), ON_TARGET_M)
+
+
+def _onto(recording: Recording) -> bool:
+    scene = recording.scene
+    assert scene.target is not None  # set wherever these tasks are made
+    goal = recording.position[0, scene.model.body(scene.target.name).id]
+    return _carried(recording, goal[:2], IN_TARGET_M if scene.skill == "put_in" else ON_TARGET_M)
+
+
+def _unstack(recording: Recording) -> bool:
+    low = recording.acted(recording.position)[-1, 2] < ON_TABLE_M
+    return low and _carried(recording, _goal_xy(recording.scene), ON_GOAL_M, from_start=True)
+
+
+def _store(recording: Recording) -> bool:
+    rest, top_m = recording.acted(recording.position)[-1], fixture_of(recording.scene).top_m
+    on_or_in = top_m - 0.005 < rest[2] < top_m + SUNK_M
+    return bool(np.linalg.norm(rest[:2] - _goal_xy(recording.scene)) < WITHIN_M and on_or_in)
+
+
+def _goal_xy(scene: Scene) -> Float64:
+    assert scene.task.goal_xy is not None  # set wherever these tasks are made
+    return scene.task.goal_xy
+
+
+def _advance(recording: Recording, body: int, first: int = 0) -> float:
+    """Metres that a body's centre gets in the direction asked for, from a row to the last one."""
+    return float((recording.centre[-1, body] - recording.centre[first, body]) @ asked_motion(recording.scene)[0])
+
+
+def _pushed(recording: Recording) -> bool:
+    return _advance(recording, recording.scene.model.body(recording.scene.acted).id) > MOVED_M
+
+
+def _slide(recording: Recording) -> bool:
+    scene = recording.scene
+    return _advance(recording, scene.model.body(scene.acted).id) > max(MOVED_M, 0.6 * asked_motion(scene)[1])
+
+
+def _sweep(recording: Recording) -> bool:
+    scene = recording.scene
+    others = [scene.model.body(item.name).id for item in scene.objects if item.name != scene.acted]
+    along = max((_advance(recording, body) for body in others), default=0.0)
+    return _advance(recording, scene.model.body(scene.acted).id) > 0.5 * asked_motion(scene)[1] and along > MOVED_M
+
+
+def _turn(recording: Recording) -> bool:
+    path, turned = recording.acted(recording.position), recording.acted(recording.rotation)
+    moved = np.linalg.norm((path[-1] - path[0])[:2])
+    within_m = ON_GOAL_M + abs(acted_object(recording.scene).grip_x_m) * 2
+    return bool(turned[0, :, 0] @ turned[-1, :, 0] < np.cos(_TURNED_RAD) and moved < within_m)
+
+
+def _wipe(recording: Recording) -> bool:
+    path = recording.acted(recording.position)
+    way_m = np.linalg.norm(np.diff(path[:, :2], axis=0), axis=-1).sum()
+    return bool(way_m > _WIPED_M and np.abs(path[:, 2]).max() < _ON_TABLE_WIPING_M)
+
+
+def _upright(recording: Recording) -> bool:
+    stands = recording.acted(recording.rotation)[-1, 2, 2] > _STANDING_COS
+    return bool(stands and abs(recording.acted(recording.position)[-1, 2]) < _STANDING_M)
+
+
+def _pour(recording: Recording) -> bool:
+    scene, item = recording.scene, acted_object(recording.scene)
+    assert scene.target is not None  # set wherever this task is made
+    up = recording.acted(recording.rotation)[:, :, 2]
+    mouth = recording.acted(recording.position) + up * item.top_m
+    dish = recording.position[:, scene.model.body(scene.target.name).id]
+    over = np.linalg.norm((mouth - dish)[:, :2], axis=-1) < scene.target.half_width_m + OVER_TARGET_M
+    return bool((over & (up[:, 2] < np.cos(POURING_RAD)) & (mouth[:, 2] > scene.target.height_m)).any())
+
+
+def _topple(recording: Recording) -> bool:
+    up = recording.acted(recording.rotation)[:, 2, 2]
+    fell = up[0] > _UPRIGHT_COS and up[-1] < FALLEN_COS
+    return bool(fell and recording.acted(recording.position)[-1, 2] > _ABOVE_TABLE_M)
+
+
+def _roll(recording: Recording) -> bool:
+    rolled_on = _advance(recording, recording.scene.model.body(recording.scene.acted).id, recording.last_touch)
+    return bool(rolled_on > ROLLED_ON_M and recording.acted(recording.position)[-1, 2] > _ABOVE_TABLE_M)
+
+
+def _operate(recording: Recording) -> bool:
+    joint = recording.joint
+    return reached(fixture_of(recording.scene), recording.scene.task.amount, float(joint[0]), float(joint[-1]))
+
+
+def _press(recording: Recording) -> bool:
+    joint = recording.joint
+    return bool(joint.max() - joint[0] > PRESSED * (fixture_of(recording.scene).limit - joint[0]))
+
+
+_BY_NAME: dict[str, Callable[[Recording], bool]] = {
+    "lift": _lift,
+    "pick_place": _pick_place,
+    **dict.fromkeys(("put_in", "place_on", "stack"), _onto),
+    "unstack": _unstack,
+    **dict.fromkeys(("put_on_shelf", "put_in_sink"), _store),
+    **dict.fromkeys(("push", "pull"), _pushed),
+    "slide": _slide,
+    "sweep": _sweep,
+    "turn": _turn,
+    "wipe": _wipe,
+    "upright": _upright,
+    "pour": _pour,
+    "topple": _topple,
+    "roll": _roll,
+    "press_button": _press,
+}
+NOBODY_ACTS = tuple(name for name, skill in SKILLS.items() if skill.perform is None)
+CHECKS = {name: _BY_NAME.get(name, _operate) for name in SKILLS if name not in NOBODY_ACTS}

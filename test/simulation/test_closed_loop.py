@@ -1,0 +1,180 @@
+"""Forecasts drive the hand: the truth succeeds, rest does not, and every failure has its name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
+
+from momap_ros.commands import rollout as command
+from momap_ros.config import FollowerConfig
+from momap_ros.geometry import invert_se3
+from momap_ros.object_motion import ObjectMotion
+from momap_ros.simulation.closed_loop import FAILURES, Attempt, attempt
+from momap_ros.simulation.closed_loop_policies import POLICIES, PolicyChoice, make_policy, true_motions
+from momap_ros.simulation.closed_loop_run import ROWS, RunSettings, run
+from momap_ros.simulation.closed_loop_view import FirstView, first_view
+from momap_ros.simulation.episodes import Episode, simulate_episode, skill_of_episode
+from momap_ros.simulation.stage import open_stage
+
+SIZE = 192
+Looked = tuple[Episode, FirstView]
+
+
+@pytest.fixture(scope="module")
+def look() -> Callable[[str, int], Looked]:
+    """The n-th episode of a skill of val, and what its camera sees; each made once."""
+    made: dict[tuple[str, int], Looked] = {}
+
+    def find(skill: str, number: int) -> Looked:
+        if (skill, number) not in made:
+            indices = [index for index in range(400) if skill_of_episode("val", index).name == skill]
+            episode = simulate_episode("val", indices[number], from_rest=True)
+            assert episode is not None
+            stage = open_stage(episode, SIZE, SIZE)
+            view = first_view(stage, SIZE)
+            stage.renderer.close()
+            assert view is not None
+            made[skill, number] = episode, view
+        return made[skill, number]
+
+    return find
+
+
+def follow(
+    looked: Looked,
+    change: Callable[[ObjectMotion], ObjectMotion] | None = None,
+    config: FollowerConfig = FollowerConfig(),  # noqa: B008  (frozen)
+) -> Attempt:
+    """Follow the true future, or what a change makes of the motion of every object that moves."""
+    episode, view = looked
+    motions, step_s = true_motions(view)
+    if change is not None:
+        motions = [change(motion) if motion.moving_probability else motion for motion in motions]
+    return attempt(episode, view, motions, step_s, config=config)
+
+
+def backwards(motion: ObjectMotion) -> ObjectMotion:
+    return replace(motion, motion_t_from_0=invert_se3(motion.motion_t_from_0))
+
+
+@pytest.mark.parametrize(("skill", "number"), [("lift", 0), ("open_drawer", 0), ("push", 0), ("roll", 1)])
+def test_the_true_future_succeeds_and_rest_never_does(
+    look: Callable[[str, int], Looked], skill: str, number: int
+) -> None:
+    episode, view = look(skill, number)
+    result = follow((episode, view))
+    assert result.success, (result.failure, result.details)
+    assert result.failure == ""
+    motions, step_s = make_policy(PolicyChoice("static"))(view, np.random.default_rng(0))
+    still = attempt(episode, view, motions, step_s, config=FollowerConfig())
+    assert (still.success, still.failure) == (False, "nothing moves")
+
+
+def test_attempts_repeat_exactly(look: Callable[[str, int], Looked]) -> None:
+    one, other = follow(look("lift", 0)), follow(look("lift", 0))
+    np.testing.assert_array_equal(one.rollout.qpos, other.rollout.qpos)
+
+
+def test_a_forecast_of_another_object_is_called_so(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("lift", 0)
+    acted = view.instance_of_acted()
+    assert acted is not None
+    motions, step_s = true_motions(view)
+    track = next(motion.motion_t_from_0 for motion in motions if motion.instance_id == acted)
+    others = [motion for motion in motions if motion.instance_id not in {acted, *view.robot_ids}]
+    wrong = [replace(other, moving_probability=1.0, motion_t_from_0=track) for other in others]
+    result = attempt(episode, view, wrong, step_s, config=FollowerConfig())
+    assert (result.success, result.failure) == (False, "wrong object")
+
+
+def test_a_gripper_that_is_too_small_finds_no_contact(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("lift", 0)
+    motions, step_s = true_motions(view)
+    result = attempt(episode, view, motions, step_s, config=FollowerConfig(opening_m=0.005))
+    assert result.failure == "no contact found"
+
+
+def test_hypotheses_that_contradict_each_other_are_not_followed(look: Callable[[str, int], Looked]) -> None:
+    result = follow(look("lift", 0), lambda motion: replace(motion, hypothesis_spread_m=0.5))
+    assert result.failure == "hypotheses too spread"
+
+
+def test_a_camera_that_is_not_where_it_is_believed_leads_past_the_object(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("lift", 0)
+    moved = view.sample.camera_from_world.copy()
+    moved[:3, 3] += moved[:3, :3] @ [0.0, 0.0, -0.1]  # everything is taken to be 10 cm higher than it is
+    result = follow((episode, replace(view, sample=replace(view.sample, camera_from_world=moved))))
+    assert result.failure == "no grasp"
+
+
+def test_a_drawer_that_is_shut_cannot_be_pushed_in(look: Callable[[str, int], Looked]) -> None:
+    result = follow(look("open_drawer", 0), backwards, FollowerConfig(disagreement_m=0.02))
+    assert result.failure == "stopped on disagreement"
+
+
+def test_a_push_the_other_way_ends_elsewhere_or_in_something(look: Callable[[str, int], Looked]) -> None:
+    result = follow(look("push", 0), backwards)
+    assert not result.success
+    assert result.failure in {"ended elsewhere", "collision"}
+
+
+def test_what_stands_in_the_way_is_a_collision(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("lift", 0)
+    acted = view.instance_of_acted()
+    motions, step_s = true_motions(view)
+    mine = next(motion for motion in motions if motion.instance_id == acted)
+    loose = {
+        item.name: view.sample.body_names[episode.scene.model.body(item.name).id] for item in episode.scene.objects
+    }
+    other = next(motion for motion in motions if motion.instance_id != acted and motion.label in loose.values())
+    through = np.repeat(np.eye(4)[None], len(mine.motion_t_from_0), axis=0)
+    way = 1.6 * (other.centroid_m - mine.centroid_m)
+    through[:, :3, 3] = np.linspace(0, 1, len(through))[:, None] * way
+    result = attempt(episode, view, [replace(mine, motion_t_from_0=through)], step_s, config=FollowerConfig())
+    assert result.failure == "collision", result.details
+
+
+def test_the_command_offers_the_policies() -> None:
+    assert tuple(POLICIES) == command.POLICIES
+    assert len(set(FAILURES)) == len(FAILURES)
+    with pytest.raises(ValueError, match="expected a folder with train shards"):
+        PolicyChoice("retrieval")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    options = ["--policy", "oracle", "static", "--skills", "lift", "--episodes", "2"]
+    line = [sys.executable, "-m", "momap_ros.cli", "rollout", *options, "--out", str(tmp_path)]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    rows = tmp_path / ROWS
+    deadline = time.monotonic() + 300
+    while not (rows.exists() and rows.read_bytes().count(b"\n")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = rows.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    rows.write_bytes(whole + b'{"split": "val", "ind')  # as a kill in the middle of a line leaves it
+    choices = [PolicyChoice("oracle"), PolicyChoice("static")]
+    report = run(RunSettings("val"), choices, tmp_path, episodes_per_skill=2, skills=["lift"], videos=1)
+    assert rows.read_bytes().startswith(whole)
+    assert rows.read_bytes().count(b"\n") == 4
+    assert report["policies"]["oracle"]["all"]["successes"] == 2
+    assert report["policies"]["static"]["failures"] == {"nothing moves": 2}
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Closed loop on val")
+    content = rows.read_bytes()
+    run(RunSettings("val"), choices, tmp_path, episodes_per_skill=2, skills=["lift"])
+    assert rows.read_bytes() == content
+    with pytest.raises(ValueError, match="take another folder"):
+        run(RunSettings("val", instances="tabletop"), choices, tmp_path, episodes_per_skill=1)
+    with pytest.raises(ValueError, match="skills: expected names of"):
+        run(RunSettings("val"), choices, tmp_path, episodes_per_skill=1, skills=["fall"])

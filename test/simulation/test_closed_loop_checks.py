@@ -1,0 +1,54 @@
+"""The checks that look at a recording alone agree with the scripts' own verdicts, and rest never satisfies one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
+
+from momap_ros.simulation.closed_loop_checks import CHECKS, NOBODY_ACTS, succeeded
+from momap_ros.simulation.scene import NoRoomError
+from momap_ros.simulation.skills.registry import SKILLS
+
+if TYPE_CHECKING:
+    from momap_ros.simulation.episodes import Episode
+    from momap_ros.simulation.hand import Rollout
+
+SEEDS = 40
+
+
+def test_every_skill_in_which_somebody_acts_has_a_check() -> None:
+    assert set(CHECKS) == {name for name, skill in SKILLS.items() if skill.perform is not None}
+    assert NOBODY_ACTS == ("roll_down", "fall", "swing", "fall_shut", "wait")
+
+
+@pytest.mark.parametrize("skill", CHECKS)
+def test_the_check_agrees_with_the_script_and_rest_is_no_success(
+    skill: str, perform_skill: Callable[[str, int], tuple[Episode, Rollout]]
+) -> None:
+    played = None
+    for seed in range(SEEDS):
+        try:
+            played = perform_skill(skill, seed)
+            break
+        except NoRoomError:
+            continue
+    assert played is not None
+    episode, rollout = played
+    assert succeeded(episode.scene, rollout) == rollout.success
+    first = [np.repeat(part[:1], 30, axis=0) for part in (rollout.qpos, rollout.mocap_pos, rollout.mocap_quat)]
+    rest = replace(rollout, qpos=first[0], mocap_pos=first[1], mocap_quat=first[2], contacts=())
+    assert not succeeded(episode.scene, rest)
+
+
+def test_nobody_can_succeed_where_nobody_acts(
+    perform_skill: Callable[[str, int], tuple[Episode, Rollout]],
+) -> None:
+    episode, rollout = perform_skill("wait", 0)
+    with pytest.raises(ValueError, match="in which nobody acts"):
+        succeeded(episode.scene, rollout)
