@@ -202,6 +202,18 @@ class ForecastConfig(Settings):
     prompt: str = setting("", "Sentence that says what will happen; empty = the model decides.")
     num_hypotheses: int = setting(10, "Futures drawn per forecast.", minimum=1, maximum=64, read_only=True)
     num_inference_steps: int = setting(4, "Denoising steps per forecast.", minimum=1, maximum=50)
+    deadline_s: float = setting(
+        0.0,
+        "Fewer denoising steps are taken where a forecast would else be computed for longer than this, seconds; "
+        "at least one is. 0 = no limit.",
+        minimum=0.0,
+        maximum=60.0,
+    )
+    warm_start: bool = setting(
+        default=False,
+        description="Go on from the forecast before, in half of the steps: futures then stay the same from frame to "
+        "frame. For a camera that stands still.",
+    )
     seed: int = setting(0, "Seed of the draws; the same frame, prompt and seed give the same forecast.", minimum=0)
     published_hypotheses: int = setting(
         1, "Futures in ~/trajectories, the most representative first; the others stay in the statistics.", minimum=1

@@ -18,6 +18,7 @@ from momap_ros.geometry import PinholeCamera
 from momap_ros.instances import InstanceMap, Int32, count_ids
 from momap_ros.momap import MoMap, PointTrajectories, representative_order
 from momap_ros.object_motion import ObjectMotion, estimate_object_motions
+from momap_ros.pacing import StepBudget
 from momap_ros.rgbd import RGBDFrame
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Forecast:
         timings_s: seconds per stage: model, decode, objects.
         ignored_words: words of the prompt that the model does not know, or beyond its length limit.
         dropped_ids: instances the model could not see: too small for a cell or beyond its number of slots.
+        num_inference_steps: denoising steps taken; fewer than configured for a deadline or after a warm start.
+        continued: it went on from the forecast before.
         applied_hints: instance id -> (x, y, z) direction flags that the futures were drawn with.
     """
 
@@ -49,6 +52,8 @@ class Forecast:
     ignored_words: tuple[str, ...]
     dropped_ids: tuple[int, ...]
     applied_hints: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    num_inference_steps: int = 0
+    continued: bool = False
 
     def momap(self, hypothesis: int, width: int = 256, height: int = 256) -> MoMap:
         """One future as a dense MoMap of the frame stretched to width x height."""
@@ -113,6 +118,23 @@ class Forecaster:
         self.pipeline = MoMapPipeline.from_pretrained(forecast.checkpoint)
         self.device = choose_device(forecast.device)
         self.pipeline.to_device(self.device)
+        self._budget = StepBudget()
+        self._last: tuple[str, MoMapOutput] | None = None
+
+    def forget(self) -> None:
+        """Start the next forecast anew, whatever was forecast before."""
+        self._last = None
+
+    def _to_continue(self, frame: RGBDFrame, prompt: str) -> tuple[MoMapOutput | None, float]:
+        """The forecast to go on from, where there is one, and the seconds since its frame."""
+        if not (self.config.warm_start and self.pipeline.can_continue and self._last):
+            return None, 0.0
+        said, output = self._last
+        elapsed_s = (frame.stamp_ns - output.frame.stamp_ns) * 1e-9
+        same_view = frame.frame_id == output.frame.frame_id and frame.camera == output.frame.camera
+        same_question = prompt == said and output.num_hypotheses == self.config.num_hypotheses
+        in_time = 0 < elapsed_s < output.step_s * (output.codec.num_steps - 1)
+        return (output, elapsed_s) if same_view and same_question and in_time else (None, 0.0)
 
     def __call__(
         self,
@@ -122,6 +144,9 @@ class Forecaster:
         hints: Mapping[int, Sequence[int]] | None = None,
     ) -> Forecast:
         """Forecast one frame; equal input, settings and seed give equal forecasts.
+
+        With a deadline the number of steps depends on how long earlier forecasts took; with a warm start the forecast
+        depends on the one before.
 
         Args:
             frame: registered colour and depth.
@@ -136,15 +161,21 @@ class Forecaster:
         import torch
 
         started = time.perf_counter()
+        prompt = self.config.prompt if prompt is None else prompt
+        num_steps = self._budget.steps_within(self.config.deadline_s, self.config.num_inference_steps)
+        previous, elapsed_s = self._to_continue(frame, prompt)
         output = self.pipeline(
             frame,
             instances,
-            self.config.prompt if prompt is None else prompt,
+            prompt,
             hints=hints,
             num_hypotheses=self.config.num_hypotheses,
-            num_inference_steps=self.config.num_inference_steps,
+            num_inference_steps=num_steps,
             generator=torch.Generator().manual_seed(self.config.seed),
+            previous=previous,
+            elapsed_s=elapsed_s,
         )
+        self._last = (prompt, output)
         drawn = time.perf_counter()
         pixels = foreground_pixels(frame, instances, self.config.max_points)
         # The most representative future comes first: it is the one that objects, pictures and messages describe.
@@ -164,6 +195,8 @@ class Forecaster:
             "decode": decoded - drawn,
             "objects": time.perf_counter() - decoded,
         }
+        steps_taken = num_steps - num_steps // 2 if previous is not None else num_steps
+        self._budget.record(steps_taken, sum(timings.values()))
         return Forecast(
             trajectories,
             objects,
@@ -172,6 +205,8 @@ class Forecaster:
             ignored_words=output.ignored_words,
             dropped_ids=output.grid.dropped_ids,
             applied_hints=output.applied_hints,
+            num_inference_steps=steps_taken,
+            continued=previous is not None,
         )
 
     def warm_up(self, width: int, height: int) -> float:
@@ -182,4 +217,5 @@ class Forecaster:
         ids[height // 4 : height // 2, width // 4 : width // 2] = 1
         started = time.perf_counter()
         self(RGBDFrame(rgb, np.full((height, width), 0.7, np.float32), camera), InstanceMap(ids))
+        self.forget()
         return time.perf_counter() - started

@@ -204,3 +204,33 @@ def test_waiting_threads_give_their_core_away(tiny_checkpoint: Path) -> None:
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("this build of torch has another thread pool than libgomp")
     assert "GOMP_SPINCOUNT = '0'" in done.stderr
+
+
+# --- going on, and deadlines
+
+
+def test_a_warm_start_goes_on_from_the_frame_before(
+    config: ForecastConfig, scene: tuple[RGBDFrame, InstanceMap]
+) -> None:
+    frame, instances = scene
+    warm = Forecaster(replace(config, warm_start=True, num_inference_steps=4), ObjectMotionConfig())
+    first = warm(frame, instances, "lift the red block")
+    later = replace(frame, stamp_ns=frame.stamp_ns + 100_000_000)
+    second = warm(later, instances, "lift the red block")
+    assert (first.continued, second.continued) == (False, True)
+    assert (first.num_inference_steps, second.num_inference_steps) == (4, 2)
+    assert not warm(later, instances, "lift the red block").continued  # the same frame again
+    assert not warm(replace(later, stamp_ns=later.stamp_ns + 1), instances, "push it").continued  # another question
+    hour = 3_600_000_000_000
+    assert not warm(replace(frame, stamp_ns=later.stamp_ns + hour), instances, "push it").continued  # long over
+    assert not warm(frame, instances, "push it").continued  # time went back
+
+
+def test_a_deadline_costs_steps_and_the_forecast_says_so(
+    config: ForecastConfig, scene: tuple[RGBDFrame, InstanceMap]
+) -> None:
+    hurried = Forecaster(replace(config, num_inference_steps=50, deadline_s=1e-3), ObjectMotionConfig())
+    assert hurried(*scene).num_inference_steps == 50  # nothing is known yet
+    assert hurried(*scene).num_inference_steps == 1
+    hurried.config = replace(hurried.config, deadline_s=0.0)
+    assert hurried(*scene).num_inference_steps == 50

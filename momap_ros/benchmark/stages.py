@@ -117,7 +117,7 @@ def network_stages(forecaster: Forecaster, scene: Scene, instances: InstanceMap,
 
     def network(noise: torch.Tensor, num_steps: int) -> None:
         encoding = pipeline.scene_encoder(conditioning)
-        clean, _ = pipeline.denoise(noise, encoding.repeat(len(noise)), num_steps)
+        clean, _ = pipeline.denoise(noise, encoding.repeat(len(noise)), pipeline.timesteps(num_steps))
         clean.cpu()  # waits for a GPU to finish
 
     timings = {"condition": measure(condition, effort)}

@@ -59,6 +59,7 @@ class FullMoMapPipeline(MoMapPipeline):
 
     model_cpu_offload_seq = "text_encoder->vae->duration_head->unet->momap_vae"
     weights = ("vae", "momap_vae", "unet", "text_encoder", "duration_head")
+    can_continue = False
 
     def __init__(
         self,
@@ -123,12 +124,16 @@ class FullMoMapPipeline(MoMapPipeline):
         generator: torch.Generator | None = None,
         latents: torch.Tensor | None = None,
         color_seed: int = 0,
+        previous: MoMapOutput | None = None,
+        elapsed_s: float = 0.0,
     ) -> MoMapOutput:
         """Draw futures; arguments, result and errors as those of `MoMapPipeline.__call__`.
 
         Raises:
-            ValueError: hints for a checkpoint that was made without them.
+            ValueError: hints for a checkpoint that was made without them, or an earlier forecast to go on from.
         """
+        if previous is not None:
+            raise ValueError(f"previous: the full model starts every forecast anew, got one of {elapsed_s} s ago")
         # 1. Stretch the frame to the model's square; metres, optical frame.
         scene = dense_scene(frame, instances, self.config["image_size"])
         # 2. Condition images -> latents (1, 12, S/8, S/8), hints below them where the checkpoint takes any.

@@ -36,6 +36,7 @@ from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.output import MoMapOutput, fit_instances
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+from momap_ros.model.warm_start import remaining_latents
 from momap_ros.rgbd import RGBDFrame
 
 # What momap.json calls a model -> the pipeline that draws with it, of this class or derived from it. Named and not
@@ -61,6 +62,7 @@ class MoMapPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "scene_encoder->denoiser"  # type: ignore[assignment]  # diffusers declares None
     weights: ClassVar[tuple[str, ...]] = ("scene_encoder", "denoiser", "codec")
+    can_continue: ClassVar[bool] = True  # takes an earlier forecast to go on from
 
     def __init__(
         self,
@@ -127,6 +129,8 @@ class MoMapPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         latents: torch.Tensor | None = None,
         color_seed: int = 0,
+        previous: MoMapOutput | None = None,
+        elapsed_s: float = 0.0,
     ) -> MoMapOutput:
         """Draw futures.
 
@@ -141,6 +145,9 @@ class MoMapPipeline(DiffusionPipeline):
             generator: source of the initial noise, on the CPU; the global one where None.
             latents: (N, C, 32, 32) initial noise instead of drawing it.
             color_seed: of the random instance colours.
+            previous: forecast of an earlier frame of the same, unmoved camera, with the same N, to go on from: each
+                future is begun with what is left of one of its, half noise, and half of the steps are taken.
+            elapsed_s: seconds between that frame and this one.
 
         Returns:
             N futures in metres, in the frame's camera.
@@ -148,7 +155,7 @@ class MoMapPipeline(DiffusionPipeline):
         Raises:
             ShapeError: frame, instances or latents of another size.
             FrameError: the frame has no depth.
-            ValueError: a hint for an unknown instance, or impossible flags.
+            ValueError: a hint for an unknown instance, impossible flags, or an earlier forecast of another N.
         """
         # 1. Reduce the frame to 32x32 cells, one real pixel each. Metres, optical frame.
         grid = scene_grid(frame, instances)
@@ -165,8 +172,16 @@ class MoMapPipeline(DiffusionPipeline):
             latents = draw_noise(frames, self.denoiser.noise_shares, shape[0], shape[1], generator=generator)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents: expected {shape}, got {tuple(latents.shape)}")
+        step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
         # 5. Denoise. The network predicts the clean latents at every step.
-        clean, moving_logits = self.denoise(latents.to(self._device), scene.repeat(num_hypotheses), num_inference_steps)
+        timesteps = self.timesteps(num_inference_steps)
+        if previous is not None:
+            if previous.num_hypotheses != num_hypotheses:
+                raise ValueError(f"previous: expected {num_hypotheses} futures, got {previous.num_hypotheses}")
+            timesteps = timesteps[num_inference_steps // 2 :]
+            remaining = remaining_latents(previous, grid, elapsed_s, step_s)
+            latents = self.scheduler.add_noise(remaining, latents, timesteps[:1])
+        clean, moving_logits = self.denoise(latents.to(self._device), scene.repeat(num_hypotheses), timesteps)
         # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
         drawn = clean.flatten(2).float().cpu()  # (N, C, 1024)
         probability = moving_logits.flatten(1).float().sigmoid().cpu()  # (N, 1024)
@@ -177,8 +192,6 @@ class MoMapPipeline(DiffusionPipeline):
         # 7. Whether an instance moves is decided by the mean over its cells, never cell by cell.
         member = torch.nn.functional.one_hot(slots, maps.shape[1]).float()
         moving = (probability @ member) / member.sum(dim=0).clamp(min=1)
-        # 8. The predicted length of the motion gives the steps their seconds.
-        step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
         articulated = articulated_instances(
             latents=drawn, maps=maps, centres=centres, slots=slots, points=points, valid=valid
         )
@@ -221,13 +234,23 @@ class MoMapPipeline(DiffusionPipeline):
             words=on_device(words.reshape(MAX_WORDS)),
         )
 
-    def denoise(
-        self, latents: torch.Tensor, scene: SceneEncoding, num_inference_steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clean latents (N, C, 32, 32) and moving-cell logits (N, 32, 32) of the last step."""
+    def timesteps(self, num_inference_steps: int) -> torch.Tensor:
+        """The scheduler's timesteps, from noise to nothing."""
         self.scheduler.set_timesteps(num_inference_steps)
+        return torch.as_tensor(self.scheduler.timesteps)
+
+    def denoise(
+        self, latents: torch.Tensor, scene: SceneEncoding, timesteps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clean latents (N, C, 32, 32) and moving-cell logits (N, 32, 32) of the last step.
+
+        Args:
+            latents: (N, C, 32, 32) at the first of the timesteps.
+            scene: encodings, one per latent image.
+            timesteps: the scheduler's, or the last of them.
+        """
         clean, moving_logits = latents, torch.zeros(())
-        for timestep in self.progress_bar(self.scheduler.timesteps):
+        for timestep in self.progress_bar(timesteps):
             clean, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
             latents = self.scheduler.step(clean, timestep, latents).prev_sample
         # Not `latents`: where the steps do not divide the timesteps, the last one would leave a little noise in them.

@@ -177,6 +177,8 @@ class ForecastNode(FrameNode):
         with self.statistics.stage("forecast"):
             forecast = self._forecaster(frame, instances, hints=hints)
         self.statistics.set_stages(forecast.timings_s)
+        steps = f"{forecast.num_inference_steps} of {config.num_inference_steps}"
+        self.statistics.set_note("denoising steps", steps + (", continued" if forecast.continued else ""))
         self._name_ignored_words(config.prompt, forecast)
         with self.statistics.stage("publish"):
             self._publish(forecast, config)

@@ -14,11 +14,13 @@ from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import write_info
 from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.pipeline import ARTICULATION_RESIDUAL, MIN_ARTICULATED_CELLS, MoMapPipeline
+from momap_ros.model.warm_start import remaining_latents
 from momap_ros.rgbd import FrameError, RGBDFrame
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
     from momap_ros.model.output import MoMapOutput
+    from momap_ros.model.scene_encoder import SceneEncoding
 
 
 def scene_of(sample: Sample) -> tuple[RGBDFrame, InstanceMap]:
@@ -260,3 +262,33 @@ def test_a_frame_without_depth_is_refused(pipeline: MoMapPipeline, scene: tuple[
     blind = RGBDFrame(frame.rgb, np.full_like(frame.depth_m, math.nan), frame.camera)
     with pytest.raises(FrameError, match="none in the whole image"):
         pipeline(blind, instances, num_hypotheses=1)
+
+
+# --- going on from the forecast before
+
+
+def test_a_continued_forecast_starts_half_way_from_what_is_left(
+    pipeline: MoMapPipeline, scene: tuple[RGBDFrame, InstanceMap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pipeline(*scene, num_hypotheses=2, generator=seeded(1))
+    begun: list[tuple[torch.Tensor, torch.Tensor]] = []
+    denoise = MoMapPipeline.denoise
+
+    def watched(self: MoMapPipeline, latents: torch.Tensor, encoding: SceneEncoding, timesteps: torch.Tensor) -> object:
+        begun.append((latents, timesteps))
+        return denoise(self, latents, encoding, timesteps)
+
+    monkeypatch.setattr(MoMapPipeline, "denoise", watched)
+    white = noise(pipeline, 2)
+    second = pipeline(*scene, num_hypotheses=2, latents=white, previous=first, elapsed_s=0.3)
+    (latents, timesteps) = begun[0]
+    assert timesteps.tolist() == pipeline.timesteps(4)[2:].tolist()
+    alpha = float(pipeline.scheduler.alphas_cumprod[timesteps[0]])
+    rest = (latents - math.sqrt(1 - alpha) * white) / math.sqrt(alpha)
+    torch.testing.assert_close(rest, remaining_latents(first, first.grid, 0.3, second.step_s), atol=1e-3, rtol=1e-3)
+
+
+def test_another_number_of_futures_cannot_go_on(pipeline: MoMapPipeline, scene: tuple[RGBDFrame, InstanceMap]) -> None:
+    first = pipeline(*scene, num_hypotheses=2, generator=seeded(1))
+    with pytest.raises(ValueError, match="expected 3 futures, got 2"):
+        pipeline(*scene, num_hypotheses=3, previous=first, elapsed_s=0.3)
