@@ -355,7 +355,9 @@ class FollowerConfig(Settings):
         maximum=1.0,
     )
     replan_s: float = setting(
-        0.5, "Forecasts that come sooner than this after the last plan are only compared with it.", minimum=0.0
+        0.5,
+        "Forecasts that come sooner than so many seconds after the last plan are only compared with it.",
+        minimum=0.0,
     )
     max_speed_m_s: float = setting(0.25, "Fastest motion of the gripper, m/s.", minimum=0.01, maximum=2.0)
     max_push_speed_m_s: float = setting(

@@ -166,22 +166,15 @@ class MoMapPipeline(DiffusionPipeline):
         # 3. Read the scene once; every hypothesis shares it.
         scene = self.scene_encoder(conditioning)
         # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
-        shape = (num_hypotheses, self.codec.latent_channels, GRID, GRID)
-        if latents is None:
-            frames = InstanceFrames.of(conditioning)
-            latents = draw_noise(frames, self.denoiser.noise_shares, shape[0], shape[1], generator=generator)
-        elif tuple(latents.shape) != shape:
-            raise ValueError(f"latents: expected {shape}, got {tuple(latents.shape)}")
+        noise = self._noise(conditioning, num_hypotheses, generator) if latents is None else latents
+        self._check_noise(noise, num_hypotheses)
+        # 5. Denoise. The network predicts the clean latents at every step. Its seconds are those of the whole motion.
         step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
-        # 5. Denoise. The network predicts the clean latents at every step.
         timesteps = self.timesteps(num_inference_steps)
         if previous is not None:
-            if previous.num_hypotheses != num_hypotheses:
-                raise ValueError(f"previous: expected {num_hypotheses} futures, got {previous.num_hypotheses}")
             timesteps = timesteps[num_inference_steps // 2 :]
-            remaining = remaining_latents(previous, grid, elapsed_s, step_s)
-            latents = self.scheduler.add_noise(remaining, latents, timesteps[:1])
-        clean, moving_logits = self.denoise(latents.to(self._device), scene.repeat(num_hypotheses), timesteps)
+            noise = self._begun(noise, previous, remaining_latents(previous, grid, elapsed_s, step_s), timesteps)
+        clean, moving_logits = self.denoise(noise.to(self._device), scene.repeat(num_hypotheses), timesteps)
         # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
         drawn = clean.flatten(2).float().cpu()  # (N, C, 1024)
         probability = moving_logits.flatten(1).float().sigmoid().cpu()  # (N, 1024)
@@ -209,6 +202,25 @@ class MoMapPipeline(DiffusionPipeline):
             ignored_words=tuple(ignored),
             applied_hints=usable,
         )
+
+    def _noise(
+        self, conditioning: Conditioning, num_hypotheses: int, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        frames, channels = InstanceFrames.of(conditioning), self.codec.latent_channels
+        return draw_noise(frames, self.denoiser.noise_shares, num_hypotheses, channels, generator=generator)
+
+    def _check_noise(self, noise: torch.Tensor, num_hypotheses: int) -> None:
+        expected = (num_hypotheses, self.codec.latent_channels, GRID, GRID)
+        if noise.shape != expected:
+            raise ValueError(f"latents: expected {expected}, got {tuple(noise.shape)}")
+
+    def _begun(
+        self, noise: torch.Tensor, previous: MoMapOutput, remaining: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """What is left of an earlier forecast, with the noise of the first of the timesteps."""
+        if previous.num_hypotheses != len(noise):
+            raise ValueError(f"previous: expected {len(noise)} futures, got {previous.num_hypotheses}")
+        return torch.as_tensor(self.scheduler.add_noise(remaining, noise, timesteps[:1]))
 
     @property
     def _device(self) -> torch.device:
