@@ -88,7 +88,11 @@ class BackgroundReference:
         shared = background & self._background
         change_m = np.abs(frame.depth_m[shared] - self._depth_m[shared])
         enough = shared.mean() >= MIN_BACKGROUND_SHARE
-        corners, kept = self._follow(_gray(frame), background)
+        gray = _gray(frame)
+        if enough:  # Exposure changes from frame to frame, which following corners does not forgive.
+            gain = np.median(self._gray[shared]) / max(float(np.median(gray[shared])), 1.0)
+            gray = np.rint(gray * gain).clip(0, 255).astype(np.uint8)
+        corners, kept = self._follow(gray, background)
         if kept.sum() < MIN_CORNERS:
             return CameraMotion(np.nan, float(np.median(change_m)) if enough else np.nan, None)
         shift_px = np.median(np.linalg.norm(corners[kept] - self._corners[kept], axis=1)) / _scale(frame)

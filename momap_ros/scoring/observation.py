@@ -32,6 +32,9 @@ HIDDEN_M, HIDDEN_PER_DEPTH = 0.005, 0.01  # how far behind what is seen a point 
 MIN_MATCHED = 0.8  # of the visible first surface, for a motion that explains what is seen
 MIN_EXPLAINED = 0.6  # of what is seen now and could be seen before
 MIN_VISIBLE = 0.25  # of the first surface; less says little about the whole
+LEFT_M = 0.01  # farther than this from the moved surface, a place has been left
+MIN_LEFT = 5  # fewer places left say nothing
+MIN_IN_PLACE = 0.75  # of the first surface, for an object that rests
 SURE = 0.9  # matched and explained shares of a motion beyond doubt
 
 
@@ -66,12 +69,27 @@ class ObservedScene:
         behind its own instance is not: whether its object has turned or is elsewhere is what the fit must find out.
         """
         points = transform_points(self.camera_from_reference, points_in_reference)
-        uv = project(points, self.frame.camera)
+        ids, seen_m = self._depth_at(points)
+        in_front = seen_m < points[:, 2] - _by_depth(HIDDEN_M, HIDDEN_PER_DEPTH, points)
+        return np.asarray((ids >= 0) & ~(in_front & (ids != instance_id)))
+
+    def still_shows(self, points_in_reference: Float64) -> tuple[Bool, Bool]:
+        """(P,) whether the frame shows a surface at the points, whatever its id, and whether something hides them."""
+        points = transform_points(self.camera_from_reference, points_in_reference)
+        seen_m = self._depth_at(points)[1]
+        in_front = points[:, 2] - seen_m
+        in_place = np.abs(in_front) < _by_depth(MATCH_M, MATCH_PER_DEPTH, points)  # False for NaN
+        hidden = np.isnan(seen_m) | (~in_place & (in_front > _by_depth(HIDDEN_M, HIDDEN_PER_DEPTH, points)))
+        return np.asarray(in_place), np.asarray(hidden)
+
+    def _depth_at(self, points_in_camera: Float64) -> tuple[npt.NDArray[np.int32], Float64]:
+        """(P,) ids and depth at the pixels of points; -1 and NaN outside the image."""
+        uv = project(points_in_camera, self.frame.camera)
         height, width = self.frame.depth_m.shape
         inside = np.asarray(((uv > -0.5) & (uv < [width - 0.5, height - 0.5])).all(axis=1))  # NaN is outside
         columns, rows = np.rint(np.where(inside[:, None], uv, 0.0)).astype(int).T
-        in_front = self.frame.depth_m[rows, columns] < points[:, 2] - _by_depth(HIDDEN_M, HIDDEN_PER_DEPTH, points)
-        return np.asarray(inside & ~(in_front & (self.instances.ids[rows, columns] != instance_id)))
+        ids = np.where(inside, self.instances.ids[rows, columns], -1).astype(np.int32)
+        return ids, np.where(inside, self.frame.depth_m[rows, columns], np.nan).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +102,7 @@ class SurfaceMotion:
         matched: share of those that lie on the surface seen now.
         explained: share of the surface seen now, as far as the first frame could have shown it, that lies on the first.
         cost_m: sum of the mean distances, both ways, each point's at most the first kernel.
+        rests: the first surface is still where it was, whatever has its id now; the motion is then the identity.
     """
 
     motion: Float64
@@ -91,11 +110,12 @@ class SurfaceMotion:
     matched: float
     explained: float
     cost_m: float
+    rests: bool = False
 
     @property
     def holds(self) -> bool:
         """Whether the motion explains what is seen."""
-        return self.matched >= MIN_MATCHED and self.explained >= MIN_EXPLAINED
+        return self.rests or (self.matched >= MIN_MATCHED and self.explained >= MIN_EXPLAINED)
 
     @property
     def enough_visible(self) -> bool:
@@ -162,7 +182,7 @@ class FirstSurface:
                 best = found
             if best.matched > SURE and best.explained > SURE:  # another start would find the same
                 break
-        return best
+        return None if best is None else pair.doubted(best)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +205,23 @@ class _Pair:
                 if step_m < SETTLED_SHARE * kernel_m:
                     break
         return motion
+
+    def doubted(self, found: SurfaceMotion) -> SurfaceMotion:
+        """The motion, unless the places that it leaves still show the first surface.
+
+        What moves uncovers what is behind it. Where most of the places left behind look as before, the id has gone to
+        something else, or the outline has changed: the object rests if most of all its points are still seen in place,
+        and is anywhere if not.
+        """
+        left_m = self.tree.query(transform_points(invert_se3(found.motion), self.first.points))[0]
+        left = left_m > max(2.0 * self.first.spacing_m, LEFT_M)
+        in_place, hidden = self.now.still_shows(self.first.points)
+        judged = left & ~hidden
+        if judged.sum() < MIN_LEFT or in_place[judged].mean() < 0.5:
+            return found
+        rests = _mean(in_place[~hidden], 0.0) >= MIN_IN_PLACE
+        motion = np.eye(4) if rests else found.motion
+        return SurfaceMotion(motion, float((~hidden).mean()), 0.0, 0.0, found.cost_m, rests=rests)
 
     def _round(self, motion: Float64, kernel_m: float) -> tuple[Float64, float]:
         """The next motion, and the farthest that it takes a point from where the last one did, metres."""

@@ -55,7 +55,7 @@ def test_what_was_hidden_at_first_does_not_pull_it_either() -> None:
 
 
 def test_little_in_sight_is_said() -> None:
-    found, _ = found_and_true(pose(), screen=(0, 190))
+    found, _ = found_and_true(pose(), screen=(0, 170))
     assert not found.enough_visible
 
 
