@@ -70,9 +70,19 @@ class BagPoses:
             link.stamps_ns = [link.stamps_ns[i] for i in order]
             link.parent_from_child = [link.parent_from_child[i] for i in order]
 
-    def knows(self, frame_id: str) -> bool:
-        """Whether the frame has a parent."""
-        return frame_id.lstrip("/") in self._links
+    def follows(self, frame_id: str) -> bool:
+        """Whether the bag says how the frame moves: a transform on its way to the root changes with time.
+
+        Drivers publish the place of an image sensor in its housing on /tf_static; that alone says nothing of a camera
+        in somebody's hand.
+        """
+        name, passed = frame_id.lstrip("/"), set[str]()
+        while name in self._links and name not in passed:
+            if not self._links[name].static:
+                return True
+            passed.add(name)
+            name = self._links[name].parent
+        return False
 
     def root_from(self, frame_id: str, stamp_ns: int) -> Float64 | None:
         """(4, 4) pose of a frame in the root of its tree, metres; None where it is not known at this time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -166,11 +167,12 @@ class FirstSurface:
                 them, or it would judge itself.
 
         Returns:
-            The motion of least cost; None where either surface has fewer than MIN_POINTS points.
+            The motion of least cost that what is seen does not contradict; the identity where no motion holds, but the
+            surface is still where it was; None where next to nothing has its id, and it is not.
         """
         seen = scene.surface(self.instance_id)
         if min(len(seen), len(self.points)) < MIN_POINTS:
-            return None
+            return self._resting(scene)
         from scipy.spatial import cKDTree
 
         pair = _Pair(self, self._scene, scene, tree=self._tree, seen=seen, seen_tree=cKDTree(seen))
@@ -182,7 +184,20 @@ class FirstSurface:
                 best = found
             if best.matched > SURE and best.explained > SURE:  # another start would find the same
                 break
-        return None if best is None else pair.doubted(best)
+        if best is None or not best.holds or pair.is_contradicted(best.motion):
+            resting = self._resting(scene)
+            if resting is not None or best is None:
+                return resting
+            return best if not best.holds else dataclasses.replace(best, matched=0.0)
+        return best
+
+    def _resting(self, scene: ObservedScene) -> SurfaceMotion | None:
+        """The identity, where enough of the first surface is in sight and in place, whatever has its id now."""
+        in_place, hidden = scene.still_shows(self.points)
+        visible, share = float((~hidden).mean()), _mean(in_place[~hidden], 0.0)
+        if visible < MIN_VISIBLE or share < MIN_IN_PLACE:
+            return None
+        return SurfaceMotion(np.eye(4), visible, share, share, 0.0, rests=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,22 +221,16 @@ class _Pair:
                     break
         return motion
 
-    def doubted(self, found: SurfaceMotion) -> SurfaceMotion:
-        """The motion, unless the places that it leaves still show the first surface.
+    def is_contradicted(self, motion: Float64) -> bool:
+        """Whether most of the places that the motion leaves still show the first surface.
 
-        What moves uncovers what is behind it. Where most of the places left behind look as before, the id has gone to
-        something else, or the outline has changed: the object rests if most of all its points are still seen in place,
-        and is anywhere if not.
+        What moves uncovers what is behind it. Where that does not show, the id has gone to something else, or the
+        outline has changed.
         """
-        left_m = self.tree.query(transform_points(invert_se3(found.motion), self.first.points))[0]
-        left = left_m > max(2.0 * self.first.spacing_m, LEFT_M)
+        left_m = self.tree.query(transform_points(invert_se3(motion), self.first.points))[0]
         in_place, hidden = self.now.still_shows(self.first.points)
-        judged = left & ~hidden
-        if judged.sum() < MIN_LEFT or in_place[judged].mean() < 0.5:
-            return found
-        rests = _mean(in_place[~hidden], 0.0) >= MIN_IN_PLACE
-        motion = np.eye(4) if rests else found.motion
-        return SurfaceMotion(motion, float((~hidden).mean()), 0.0, 0.0, found.cost_m, rests=rests)
+        left = (left_m > max(2.0 * self.first.spacing_m, LEFT_M)) & ~hidden
+        return bool(left.sum() >= MIN_LEFT and in_place[left].mean() >= 0.5)
 
     def _round(self, motion: Float64, kernel_m: float) -> tuple[Float64, float]:
         """The next motion, and the farthest that it takes a point from where the last one did, metres."""

@@ -78,3 +78,25 @@ def test_a_pose_carries_what_a_moved_camera_sees_back() -> None:
     assert found is not None
     true = transform_points(after @ np.linalg.inv(pose()), surface.points)
     assert np.linalg.norm(transform_points(found.motion, surface.points) - true, axis=1).mean() < 0.004
+
+
+def test_an_id_that_went_to_something_else_leaves_the_object_where_it_is_seen() -> None:
+    frame, instances = render(pose())
+    surface = first_surface(frame, instances)
+    copied, ids = frame.depth_m.copy(), np.where(instances.ids == BOX, 7, 0).astype(np.int32)
+    shift_px = 90  # the same shape at another place now has the box's id
+    there = np.roll(instances.ids == BOX, shift_px, axis=1)
+    copied[there], ids[there] = np.roll(frame.depth_m, shift_px, axis=1)[there], BOX
+    later = RGBDFrame(frame.rgb, copied, frame.camera, frame.stamp_ns + 1, frame.frame_id)
+    found = surface.find(ObservedScene(later, InstanceMap(ids), STILL), [np.eye(4)])
+    assert found is not None
+    assert found.rests
+    np.testing.assert_array_equal(found.motion, np.eye(4))
+
+
+def test_what_lost_its_id_but_is_seen_in_place_rests() -> None:
+    frame, instances = render(pose())
+    nothing = InstanceMap(np.zeros_like(instances.ids))
+    found = first_surface(frame, instances).find(ObservedScene(frame, nothing, STILL), [np.eye(4)])
+    assert found is not None
+    assert found.rests
