@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
@@ -14,6 +15,7 @@ from std_msgs.msg import String
 
 from momap_ros.config import ForecastConfig, ForecastNodeConfig, ObjectMotionConfig, SegmentationConfig
 from momap_ros.forecaster import Forecast, Forecaster
+from momap_ros.geometry import Float64
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
 from momap_ros.msg import ObjectMotionArray, PointTrajectories
@@ -23,6 +25,7 @@ from momap_ros.ros.conversions import cloud_to_msg, forecast_from_numpy, header_
 from momap_ros.ros.diagnostics import release_gpu_memory
 from momap_ros.ros.frame_node import WARM_UP_SIZE, FrameNode
 from momap_ros.ros.managed_node import run_nodes
+from momap_ros.ros.scoring import Seen, StreamScorer
 from momap_ros.ros.segmenting import StableSegmenter
 from momap_ros.ros.target_frame import TargetFrame
 from momap_ros.segmentation.labels import instances_from_labels
@@ -66,6 +69,7 @@ class ForecastNode(FrameNode):
         self._target: TargetFrame | None = None
         self._prompt_subscription: Subscription | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
+        self._scoring: StreamScorer | None = None
         self._ignored_words_of: str | None = None
 
     @property
@@ -99,6 +103,13 @@ class ForecastNode(FrameNode):
 
     def activate(self) -> None:
         """Take frames and prompts."""
+        settings = self.parameters.read(ForecastNodeConfig)
+        if settings.self_scoring:
+            self._scoring = StreamScorer(
+                period_s=settings.scoring_period_s,
+                window_s=settings.scoring_window_s,
+                moving_threshold_m=self.parameters.read(ObjectMotionConfig).moving_threshold_m,
+            )
         super().activate()
         self._prompt_subscription = self.create_subscription(String, "prompt", self._receive_prompt, 1)
 
@@ -108,6 +119,9 @@ class ForecastNode(FrameNode):
             self.destroy_subscription(self._prompt_subscription)
             self._prompt_subscription = None
         super().deactivate()
+        if self._scoring is not None:
+            self._scoring.stop()
+            self._scoring = None
 
     def cleanup(self) -> None:
         """Free the model."""
@@ -122,6 +136,13 @@ class ForecastNode(FrameNode):
         """Ids start anew with the next frame."""
         if self._segmenter is not None:
             self._segmenter.reset()
+        if self._scoring is not None:
+            self._scoring.reset()
+
+    def more_statuses(self) -> list[DiagnosticStatus]:
+        """How good the forecasts were, where that is asked for."""
+        scoring = self._scoring
+        return [] if scoring is None else [scoring.status(f"{self.get_fully_qualified_name()}: self-scoring")]
 
     def process(self, messages: CameraMessages) -> None:
         """Forecast one frame and publish it, empty results too."""
@@ -138,7 +159,9 @@ class ForecastNode(FrameNode):
         self.statistics.set_stages(forecast.timings_s)
         self._name_ignored_words(config.prompt, forecast)
         with self.statistics.stage("publish"):
-            self._publish(forecast, config)
+            target_from_camera = self._publish(forecast, config)
+        if self._scoring is not None:
+            self._scoring.offer(Seen(forecast.trajectories, frame, instances, target_from_camera))
 
     def _instances(self, frame: RGBDFrame, messages: CameraMessages) -> InstanceMap:
         if messages.instances is not None:
@@ -147,7 +170,9 @@ class ForecastNode(FrameNode):
             raise RuntimeError("expected a segmenter or label images, got neither")
         return self._segmenter(frame, self.parameters.read(SegmentationConfig))
 
-    def _publish(self, forecast: Forecast, config: ForecastConfig) -> None:
+    def _publish(self, forecast: Forecast, config: ForecastConfig) -> Float64 | None:
+        """Publish; returns the camera's pose (4, 4) in the target frame, where there is one."""
+        target_from_camera = None
         trajectories, objects = published_trajectories(forecast, config), forecast.objects
         if self._target is not None:
             target_from_camera = self._target.target_from(trajectories.frame_id, trajectories.stamp_ns)
@@ -169,6 +194,7 @@ class ForecastNode(FrameNode):
         )
         if self._outputs["cloud"].get_subscription_count():
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
+        return target_from_camera
 
     def _receive_prompt(self, message: String) -> None:
         """A sentence; it becomes the parameter, so that there is one place to look."""

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from momap_ros.geometry import Float64, fit_rigid, invert_se3, project, se3_from_parts, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.rgbd import RGBDFrame
-from momap_ros.shapes import check_shapes
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
@@ -55,10 +54,11 @@ class ObservedScene:
     camera_from_reference: Float64
 
     def surface(self, instance_id: int) -> Float64:
-        """(S, 3) points of an instance, metres, reference coordinates; S <= MAX_SURFACE_POINTS, spread evenly."""
+        """(S, 3) points of an instance, metres, reference coordinates; S <= MAX_SURFACE_POINTS."""
         rows, columns = np.nonzero((self.instances.ids == instance_id) & self.frame.valid)
         count = min(len(rows), MAX_SURFACE_POINTS)
-        chosen = ((np.arange(count) + 0.5) * len(rows) / max(count, 1)).astype(int)
+        # At random, because an even stride over the rows of an image can fall on a few columns.
+        chosen = np.random.default_rng(instance_id).choice(len(rows), count, replace=False)
         points = self.frame.camera.rays[rows[chosen], columns[chosen]]
         points = points * self.frame.depth_m[rows[chosen], columns[chosen], None]
         return transform_points(invert_se3(self.camera_from_reference), points)
@@ -132,23 +132,28 @@ class FirstSurface:
         spacing_m: median distance of a point from its nearest neighbour.
     """
 
-    def __init__(self, scene: ObservedScene, instance_id: int, points: Float64) -> None:
-        """Keep the points.
+    def __init__(self, scene: ObservedScene, instance_id: int) -> None:
+        """Look at it.
 
         Args:
-            scene: the frame in which they were seen, with the identity as its pose.
+            scene: the frame in which it is seen first, with the identity as its pose.
             instance_id: the object.
-            points: (P, 3) metres, none of them NaN.
+
+        Raises:
+            ValueError: it shows fewer than MIN_POINTS points.
         """
         from scipy.spatial import cKDTree
 
-        check_shapes(points=(points, "P 3"))
-        self.points = np.asarray(points, np.float64)
+        self.points = scene.surface(instance_id)
+        if len(self.points) < MIN_POINTS:
+            raise ValueError(
+                f"instance {instance_id}: expected at least {MIN_POINTS} pixels with depth, got {len(self.points)}; "
+                "leave it out"
+            )
         self.instance_id = instance_id
         self._scene = scene
         self._tree: cKDTree = cKDTree(self.points)
-        nearest = self._tree.query(self.points, k=2)[0][:, 1] if len(points) > 1 else np.zeros(1)
-        self.spacing_m = float(np.median(nearest))
+        self.spacing_m = float(np.median(self._tree.query(self.points, k=2)[0][:, 1]))
 
     def find(self, scene: ObservedScene, starts: Sequence[Float64]) -> SurfaceMotion | None:
         """Register the surface to what a later frame shows of the same instance.
@@ -171,7 +176,7 @@ class FirstSurface:
             surface is still where it was; None where next to nothing has its id, and it is not.
         """
         seen = scene.surface(self.instance_id)
-        if min(len(seen), len(self.points)) < MIN_POINTS:
+        if len(seen) < MIN_POINTS:
             return self._resting(scene)
         from scipy.spatial import cKDTree
 

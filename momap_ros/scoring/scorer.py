@@ -18,7 +18,7 @@ from momap_ros.scoring.observation import MIN_POINTS, FirstSurface, ObservedScen
 from momap_ros.scoring.scores import ObjectScore, Outcome
 
 HORIZONS_S = (0.5, 1.0, 2.0, 5.0)
-MAX_POINTS = 96  # of an object: what is looked for later, and what is compared
+MAX_POINTS = 96  # of an object are compared
 WORKING_WIDTH_PX = 320  # a forecast keeps its first frame at this width at most
 SLACK = 0.2  # of a horizon: farthest that the frame which is compared may be from it
 MAX_PENDING = 32  # forecasts that wait for their horizons
@@ -213,11 +213,10 @@ class ForecastScorer:
 
 
 def chosen_points(trajectories: PointTrajectories, instance_id: int) -> npt.NDArray[np.intp]:
-    """Indices of the points that stand for an object: at most MAX_POINTS with known futures, spread evenly."""
+    """Indices of the points that stand for an object: at most MAX_POINTS with known futures."""
     known = np.isfinite(trajectories.positions).all(axis=(0, 2, 3))
     points = np.flatnonzero(known & (trajectories.object_ids == instance_id))
-    count = min(len(points), MAX_POINTS)
-    return np.asarray(points[((np.arange(count) + 0.5) * len(points) / max(count, 1)).astype(int)])
+    return np.random.default_rng(instance_id).choice(points, min(len(points), MAX_POINTS), replace=False)
 
 
 def _objects(trajectories: PointTrajectories, frame: RGBDFrame, instances: InstanceMap) -> dict[int, _Object]:
@@ -226,9 +225,8 @@ def _objects(trajectories: PointTrajectories, frame: RGBDFrame, instances: Insta
     objects = {}
     for instance_id in np.unique(trajectories.object_ids[trajectories.object_ids > 0]).tolist():
         positions = trajectories.positions[:, chosen_points(trajectories, instance_id)]
-        if positions.shape[1] >= MIN_POINTS:
-            surface = FirstSurface(scene, instance_id, positions[0, :, 0].astype(np.float64))
-            objects[instance_id] = _Object(surface, positions)
+        if positions.shape[1] and len(scene.surface(instance_id)) >= MIN_POINTS:
+            objects[instance_id] = _Object(FirstSurface(scene, instance_id), positions)
     return objects
 
 
@@ -243,7 +241,7 @@ def _score(
     if found is None or outcome != Outcome.SCORED:
         return ObjectScore(*stated)
     waiting.motions.append(found.motion)
-    first = waiting.surface.points
+    first = waiting.positions[0, :, 0].astype(np.float64)
     observed = transform_points(found.motion, first)
     forecast = positions_at(waiting.positions, lead_s / pending.step_s)
     errors_m = np.linalg.norm(forecast - observed, axis=-1).mean(axis=-1)

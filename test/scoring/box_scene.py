@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from momap_ros.geometry import Float64, PinholeCamera, se3_from_parts
-from momap_ros.instances import InstanceMap
+from momap_ros.instances import InstanceMap, Int32
 from momap_ros.momap import PointTrajectories
 from momap_ros.rgbd import RGBDFrame
 
@@ -21,7 +21,7 @@ STILL = np.eye(4)
 def pose(x_m: float = 0.0, y_m: float = 0.0, z_m: float = 0.9) -> Float64:
     """world_from_box; the world is the first camera."""
     rotation = Rotation.from_euler("zyx", (20, 30, 10), degrees=True).as_matrix()
-    return se3_from_parts(rotation, np.array([x_m, y_m, z_m]))
+    return se3_from_parts(np.asarray(rotation, np.float64), np.array([x_m, y_m, z_m]))
 
 
 def moved(world_from_box: Float64, shift_m: tuple[float, float, float], turn_deg: float = 0.0) -> Float64:
@@ -47,7 +47,7 @@ def render(
     with np.errstate(divide="ignore", invalid="ignore"):
         table = (TABLE_M - origin[2]) / rays[:, 2]
         depth = np.where(table > 0, table, np.nan)
-        ids = np.zeros(len(rays), np.int32)
+        ids: Int32 = np.zeros(len(rays), np.int32)
         if world_from_box is not None:
             box_from_world = np.linalg.inv(world_from_box)
             start = box_from_world[:3, :3] @ origin + box_from_world[:3, 3]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from box_scene import BOX, STILL, forecast, moved, pose, render
+from box_scene import BOX, STILL, moved, pose, render
 
 from momap_ros.geometry import Float64, transform_points
 from momap_ros.instances import InstanceMap
@@ -11,8 +11,7 @@ from momap_ros.scoring.observation import FirstSurface, ObservedScene, SurfaceMo
 
 
 def first_surface(frame: RGBDFrame, instances: InstanceMap) -> FirstSurface:
-    points = forecast(frame, instances, [pose()], step_s=1.0).positions[0, :, 0].astype(np.float64)
-    return FirstSurface(ObservedScene(frame, instances, np.eye(4)), BOX, points)
+    return FirstSurface(ObservedScene(frame, instances, np.eye(4)), BOX)
 
 
 def found_and_true(after: Float64, **seen: object) -> tuple[SurfaceMotion, float]:
@@ -62,6 +61,11 @@ def test_little_in_sight_is_said() -> None:
 def test_something_of_another_shape_is_not_taken_for_it() -> None:
     found, _ = found_and_true(moved(pose(), (0.1, 0, 0)), size_m=np.array([0.05, 0.2, 0.03]))
     assert not found.holds
+
+
+def test_too_small_an_object_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least 12 pixels with depth, got 0"):
+        FirstSurface(ObservedScene(*render(None), STILL), BOX)
 
 
 def test_nothing_to_look_at_gives_nothing() -> None:
