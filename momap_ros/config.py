@@ -317,6 +317,17 @@ class ForecastNodeConfig(NodeConfig):
         choices=("internal", "topic"),
         read_only=True,
     )
+    self_scoring: bool = setting(
+        default=False,
+        description="Compare forecasts with what the stream shows later, and say on /diagnostics how good they are.",
+        read_only=True,
+    )
+    scoring_period_s: float = setting(
+        1.0, "Time between two forecasts that are scored, seconds.", minimum=0.1, maximum=600.0, read_only=True
+    )
+    scoring_window_s: float = setting(
+        60.0, "How long a score counts in the rolling means, seconds.", minimum=1.0, maximum=3600.0, read_only=True
+    )
 
 
 @dataclass(frozen=True)

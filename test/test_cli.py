@@ -30,6 +30,7 @@ COMMANDS = [
     ["bag", "check"],
     ["bag", "from-images"],
     ["bag", "play"],
+    ["bag", "score"],
     ["view"],
     ["init-full"],
     ["rollout"],

@@ -9,14 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from momap_ros.commands import bag_score
 from momap_ros.commands.common import add_bag_options, add_command, chosen_topics, say, warn
 
 if TYPE_CHECKING:
     from momap_ros.bag_import import CameraFile
 
 DESCRIPTION = """
-Recordings (rosbag2, mcap or sqlite3): look inside, check whether a forecast can be made of them, make them of images,
-play them. Only `play` needs ROS.
+Recordings (rosbag2, mcap or sqlite3): look inside, check whether a forecast can be made of them, score
+forecasts of them, make them of images, play them. Only `play` needs ROS.
 
 example:
   momap bag check kitchen_bag
@@ -74,7 +75,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
     parser = add_command(
         commands,
         "bag",
-        "look into, check, make and play recordings",
+        "look into, check, score, make and play recordings",
         usage="PART ...",
         description=DESCRIPTION,
         run=run_info,
@@ -88,6 +89,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
         parts, "check", "can momap use it, and if not, why", usage="BAG [options]", description=CHECK, run=run_check
     )
     add_bag_options(check)
+    bag_score.add_part(parts)
     _add_from_images(parts)
     play = add_command(
         parts,

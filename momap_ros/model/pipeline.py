@@ -168,11 +168,10 @@ class MoMapPipeline(DiffusionPipeline):
         # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
         noise = self._noise(conditioning, num_hypotheses, generator) if latents is None else latents
         self._check_noise(noise, num_hypotheses)
-        # 5. Denoise. The network predicts the clean latents at every step. Its seconds are those of the whole motion.
+        # 5. Denoise. The network predicts the clean latents at every step; the motion's length gives steps seconds.
         step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
-        timesteps = self.timesteps(num_inference_steps)
+        timesteps = self.timesteps(num_inference_steps)[num_inference_steps // 2 if previous else 0 :]
         if previous is not None:
-            timesteps = timesteps[num_inference_steps // 2 :]
             noise = self._begun(noise, previous, remaining_latents(previous, grid, elapsed_s, step_s), timesteps)
         clean, moving_logits = self.denoise(noise.to(self._device), scene.repeat(num_hypotheses), timesteps)
         # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.

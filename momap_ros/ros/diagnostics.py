@@ -142,8 +142,8 @@ def release_gpu_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def diagnostic_array(stamp: Time, status: DiagnosticStatus) -> DiagnosticArray:
-    """One status as a message for /diagnostics."""
-    message = DiagnosticArray(status=[status])
+def diagnostic_array(stamp: Time, *statuses: DiagnosticStatus) -> DiagnosticArray:
+    """Statuses as one message for /diagnostics."""
+    message = DiagnosticArray(status=list(statuses))
     message.header.stamp = stamp
     return message

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
@@ -22,6 +23,7 @@ from momap_ros.config import (
     VlmConfig,
 )
 from momap_ros.forecaster import Forecast, Forecaster
+from momap_ros.geometry import Float64
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
 from momap_ros.msg import ObjectMotionArray, PointTrajectories
@@ -33,6 +35,7 @@ from momap_ros.ros.frame_node import WARM_UP_SIZE, FrameNode
 from momap_ros.ros.managed_node import run_nodes
 from momap_ros.ros.motion_hints import HintRequests, MotionHintInputs
 from momap_ros.ros.planner_messages import first_hypotheses, planner_outputs, publish_for_planners
+from momap_ros.ros.scoring import Seen, StreamScorer
 from momap_ros.ros.segmenting import StableSegmenter
 from momap_ros.ros.target_frame import TargetFrame
 from momap_ros.segmentation.labels import instances_from_labels
@@ -92,6 +95,7 @@ class ForecastNode(FrameNode):
         self._hints: MotionHintInputs | None = None
         self._requests: HintRequests | None = None
         self._outputs: dict[str, LifecyclePublisher] = {}
+        self._scoring: StreamScorer | None = None
         self._ignored_words_of: str | None = None
 
     @property
@@ -128,6 +132,13 @@ class ForecastNode(FrameNode):
 
     def activate(self) -> None:
         """Take frames, prompts and hints."""
+        settings = self.parameters.read(ForecastNodeConfig)
+        if settings.self_scoring:
+            self._scoring = StreamScorer(
+                period_s=settings.scoring_period_s,
+                window_s=settings.scoring_window_s,
+                moving_threshold_m=self.parameters.read(ObjectMotionConfig).moving_threshold_m,
+            )
         super().activate()
         if self._hints is not None:
             self._hints.open()
@@ -140,6 +151,9 @@ class ForecastNode(FrameNode):
             self._prompt_subscription = None
         self._stop_hints()
         super().deactivate()
+        if self._scoring is not None:
+            self._scoring.stop()
+            self._scoring = None
 
     def cleanup(self) -> None:
         """Free the model."""
@@ -161,6 +175,13 @@ class ForecastNode(FrameNode):
             self._requests.stop()
         if self._segmenter is not None:
             self._segmenter.reset()
+        if self._scoring is not None:
+            self._scoring.reset()
+
+    def more_statuses(self) -> list[DiagnosticStatus]:
+        """How good the forecasts were, where that is asked for."""
+        scoring = self._scoring
+        return [] if scoring is None else [scoring.status(f"{self.get_fully_qualified_name()}: self-scoring")]
 
     def process(self, messages: CameraMessages) -> None:
         """Forecast one frame and publish it, empty results too."""
@@ -181,8 +202,10 @@ class ForecastNode(FrameNode):
         self.statistics.set_note("denoising steps", steps + (", continued" if forecast.continued else ""))
         self._name_ignored_words(config.prompt, forecast)
         with self.statistics.stage("publish"):
-            self._publish(forecast, config)
+            target_from_camera = self._publish(forecast, config)
             self._hints.echo(hints, forecast.applied_hints, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
+        if self._scoring is not None:
+            self._scoring.offer(Seen(forecast.trajectories, frame, instances, target_from_camera))
 
     def _instances(self, frame: RGBDFrame, messages: CameraMessages) -> InstanceMap:
         if messages.instances is not None:
@@ -191,7 +214,9 @@ class ForecastNode(FrameNode):
             raise RuntimeError("expected a segmenter or label images, got neither")
         return self._segmenter(frame, self.parameters.read(SegmentationConfig))
 
-    def _publish(self, forecast: Forecast, config: ForecastConfig) -> None:
+    def _publish(self, forecast: Forecast, config: ForecastConfig) -> Float64 | None:
+        """Publish; returns the camera's pose (4, 4) in the target frame, where there is one."""
+        target_from_camera = None
         trajectories, objects = published_trajectories(forecast, config), forecast.objects
         planner = self.parameters.read(PlannerConfig)
         followed = first_hypotheses(forecast.trajectories, planner.swept_hypotheses)
@@ -217,6 +242,7 @@ class ForecastNode(FrameNode):
         if self._outputs["cloud"].get_subscription_count():
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
         publish_for_planners(self._outputs, objects, followed, planner)
+        return target_from_camera
 
     def _stop_hints(self) -> None:
         if self._hints is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -77,6 +77,10 @@ class ManagedNode(LifecycleNode):
     @abstractmethod
     def silent_inputs(self) -> list[str]:
         """Topics from which nothing comes although the node is active."""
+
+    def more_statuses(self) -> list[DiagnosticStatus]:
+        """What /diagnostics says beside the node's own status."""
+        return []
 
     @property
     def is_active(self) -> bool:
@@ -170,7 +174,9 @@ class ManagedNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         silent = self.silent_inputs() if self._is_active else []
         status = self.statistics.status(self.get_fully_qualified_name(), active=self._is_active, silent=silent)
-        self._diagnostics_publisher.publish(diagnostic_array(self.get_clock().now().to_msg(), status))
+        self._diagnostics_publisher.publish(
+            diagnostic_array(self.get_clock().now().to_msg(), status, *self.more_statuses())
+        )
 
 
 def run_nodes(build: Callable[[], Sequence[ManagedNode]], args: list[str] | None) -> int:
