@@ -78,8 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     limits.add_argument("--moving-mm", type=float, default=20.0, metavar="X", help="a point moves (default: 20)")
     limits.add_argument("--direction-mm", type=float, default=3.0, metavar="X", help="it is no stay (default: 3)")
     limits.add_argument("--neighbours", type=int, default=8, metavar="K", help="of local_dist_diff (default: 8)")
-    limits.add_argument("--covered-end-mm", type=float, default=50.0, metavar="X", help="coverage (default: 50)")
-    limits.add_argument("--covered-path-mm", type=float, default=30.0, metavar="X", help="coverage (default: 30)")
+    limits.add_argument("--covered-end-mm", type=float, default=30.0, metavar="X", help="coverage (default: 30)")
+    limits.add_argument("--covered-path-mm", type=float, default=20.0, metavar="X", help="coverage (default: 20)")
     return parser
 
 

@@ -61,8 +61,8 @@ class Thresholds:
     moving_m: float = 0.02
     direction_m: float = 0.003
     num_neighbours: int = 8
-    covered_end_m: float = 0.05
-    covered_path_m: float = 0.03
+    covered_end_m: float = 0.03
+    covered_path_m: float = 0.02
 
 
 @dataclass(frozen=True)
