@@ -22,6 +22,7 @@ PAGES = (
     "docs/data_and_training.md",
     "docs/full_model.md",
     "docs/policies.md",
+    "docs/metrics.md",
 )
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
 REPOSITORY = Path(__file__).parents[1]

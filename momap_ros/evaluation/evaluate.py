@@ -1,312 +1,189 @@
-"""Score a checkpoint on stored samples: `python -m momap_ros.evaluation.evaluate --help`."""
+"""Score a checkpoint on stored samples: `momap evaluate --help`."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from datetime import date
-from functools import partial
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tqdm import tqdm
-
-from momap_ros.data.sample import Role, Sample, iterate_samples, read_shard, shard_paths
-from momap_ros.evaluation.baselines import SkillMotions
-from momap_ros.evaluation.metrics import (
-    average_displacement_error,
-    farthest_displacement,
-    final_displacement_error,
-)
-from momap_ros.files import atomic_path
-from momap_ros.instances import InstanceMap, Int32
-from momap_ros.rgbd import RGBDFrame
-
 if TYPE_CHECKING:
-    from momap_ros.model.output import MoMapOutput
+    from momap_ros.evaluation.run import Plan
+    from momap_ros.evaluation.scoring import Condition
 
-POINTS_PER_ROLE = 200
-MIN_POINTS = 5
-MIN_OBJECTS_FOR_BINDING = 3
+DESCRIPTION = """Score forecasts of a checkpoint and of baselines against the exact futures of simulated samples.
 
+example:
+  momap simulate --split val --episodes 160 --views 2 --size 256 --out data_cache
+  momap evaluate --checkpoint small --data data_cache --out out/evaluation --splits val --predictors ours static
+  momap evaluate --checkpoint small --data data_cache --out out/evaluation          all baselines, val and objects
 
-@dataclass(frozen=True)
-class Condition:
-    """How one table is measured.
+Every predictor forecasts the same samples and is scored on the same pixels. Those with * in the tables are told
+something that a robot does not know, named below each table; they show what is hard, not what to beat.
 
-    Attributes:
-        checkpoint: name or folder.
-        instances: "true" ids or those of the "tabletop" segmenter.
-        prompt: whether the sentence is given.
-        num_hypotheses: N of best-of-N.
-        num_inference_steps: denoising steps.
-    """
+  ours               the checkpoint, once per number of --steps
+  static             nothing moves: who is worse should have said nothing
+  skill_mean*        mean training motion of the skill, applied to the acted object; needs train shards
+  retrieval*         random training motions of the skill, applied to the acted object; needs train shards
+  constant_velocity* every point goes on as in its true first step
+  rigid_oracle*      the best rigid motion of every instance: the floor of forecasts that move instances rigidly
+  MODULE:NAME[=TEXT] your own: NAME, called with TEXT if given, returns a momap_ros.evaluation.predictor.Predictor
 
-    checkpoint: str
-    instances: str = "true"
-    prompt: bool = True
-    num_hypotheses: int = 10
-    num_inference_steps: int = 4
+what comes out, in the folder --out:
+  report.md          tables: errors with 95 %% intervals, the paper's columns, calibration, coverage, skills
+  report.json        the same and more, as numbers
+  spread_*.png reliability_*.png skills_*.png
+  rows/              figures of every sample. Kill it whenever you like: the same command goes on from there
 
+What every column means, its formula and thresholds: docs/metrics.md. On one core a sample takes about a second per
+predictor that draws ten futures."""
 
-def frame_of(sample: Sample) -> RGBDFrame:
-    """The sample's first frame."""
-    return RGBDFrame(sample.rgb, sample.depth_m, sample.camera)
-
-
-def sampled_pixels(mask: np.ndarray, rng: np.random.Generator) -> Int32:
-    """(P, 2) at most POINTS_PER_ROLE random pixels (u, v) of a mask."""
-    rows, columns = np.nonzero(mask)
-    if len(rows) > POINTS_PER_ROLE:
-        chosen = rng.choice(len(rows), POINTS_PER_ROLE, replace=False)
-        rows, columns = rows[chosen], columns[chosen]
-    return np.stack([columns, rows], axis=-1).astype(np.int32)
+DEFAULT_PREDICTORS = ("ours", "static", "skill_mean", "retrieval", "constant_velocity", "rigid_oracle")
 
 
-def role_image(sample: Sample) -> np.ndarray:
-    """(H, W) role per pixel."""
-    return np.array(sample.body_roles, np.uint8)[sample.body_ids]
-
-
-def objects_by_role(instances: InstanceMap, roles: np.ndarray) -> dict[int, Role]:
-    """Instance id -> role of most of its pixels, robot and background left out: the objects one could choose among."""
-    result: dict[int, Role] = {}
-    for instance_id in instances.areas_px:
-        majority = Role(int(np.bincount(roles[instances.ids == instance_id], minlength=len(Role)).argmax()))
-        if majority not in {Role.WORLD, Role.ROBOT, Role.HIDDEN}:
-            result[instance_id] = majority
-    return result
-
-
-class Evaluator:
-    """A loaded model with its condition; one per process.
-
-    Args:
-        condition: what is measured.
-        skill_motions: the baselines' training motions.
-    """
-
-    def __init__(self, condition: Condition, skill_motions: SkillMotions) -> None:
-        """Load the checkpoint."""
-        import torch
-
-        from momap_ros.model.pipeline import MoMapPipeline
-
-        torch.set_num_threads(1)
-        self.condition, self.skill_motions = condition, skill_motions
-        self.pipeline = MoMapPipeline.from_pretrained(condition.checkpoint)
-
-    def instances_of(self, sample: Sample, frame: RGBDFrame) -> InstanceMap:
-        """Instance ids of the condition."""
-        if self.condition.instances == "true":
-            return sample.instance_map(merge_robot=True)
-        from momap_ros.config import SegmentationConfig
-        from momap_ros.segmentation.base import SegmentationError
-        from momap_ros.segmentation.tabletop import TabletopSegmenter
-
-        try:
-            return TabletopSegmenter(SegmentationConfig())(frame)
-        except SegmentationError:
-            return InstanceMap(np.zeros(sample.body_ids.shape, np.int32))
-
-    def __call__(self, sample: Sample, seed: int) -> dict[str, Any]:
-        """All figures of one sample; lengths in millimetres."""
-        import torch
-
-        rng = np.random.default_rng(seed)
-        frame = frame_of(sample)
-        instances = self.instances_of(sample, frame)
-        output = self.pipeline(
-            frame,
-            instances,
-            sample.text if self.condition.prompt else "",
-            num_hypotheses=self.condition.num_hypotheses,
-            num_inference_steps=self.condition.num_inference_steps,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        true, roles = sample.momap().xyz, role_image(sample)
-        row: dict[str, Any] = {"key": sample.key, "skill": sample.skill, "kind": sample.kind}
-        row["choice"] = sample.factors.get("acts_on") == "object"
-        errors = {}
-        for name, role in (("acted", Role.ACTED), ("robot", Role.ROBOT)):
-            pixels = sampled_pixels((roles == role) & frame.valid, rng)
-            if len(pixels) < MIN_POINTS:
-                continue
-            drawn = output.trajectories(pixels).positions
-            # An instance the segmenter lost is a forecast of rest: the model had nothing to move.
-            drawn = np.where(np.isnan(drawn), drawn[:, :, :1], drawn)
-            truth = true[:, pixels[:, 1], pixels[:, 0]].transpose(1, 0, 2)
-            still = np.repeat(truth[None, :, :1], truth.shape[1], axis=2)
-            errors[name] = average_displacement_error(drawn, truth)
-            final = final_displacement_error(drawn, truth)
-            row |= {
-                f"{name}_static": 1e3 * float(average_displacement_error(still, truth)[0]),
-                f"{name}_min": 1e3 * float(errors[name].min()),
-                f"{name}_mean": 1e3 * float(errors[name].mean()),
-                f"{name}_final_static": 1e3 * float(final_displacement_error(still, truth)[0]),
-                f"{name}_final_min": 1e3 * float(final.min()),
-                f"{name}_final_mean": 1e3 * float(final.mean()),
-            }
-            if name == "acted" and sample.skill in self.skill_motions.by_skill:
-                mean = still + self.skill_motions.mean(sample)[:, None]
-                retrieved = average_displacement_error(still + self.skill_motions.retrieve(sample, rng)[:, None], truth)
-                row["acted_skill_mean"] = 1e3 * float(average_displacement_error(mean, truth)[0])
-                row["acted_retrieval_min"] = 1e3 * float(retrieved.min())
-                row["acted_retrieval_mean"] = 1e3 * float(retrieved.mean())
-        if len(errors) == 2:
-            joint = int((errors["acted"] + errors["robot"]).argmin())
-            row["joint_acted"], row["joint_robot"] = (1e3 * float(errors[n][joint]) for n in ("acted", "robot"))
-        if Role.ACTED in sample.body_roles:
-            row |= self._binding(output, instances, roles, frame)
-        row["duration_ratio"] = output.step_s / sample.step_s
-        return row
-
-    def _binding(
-        self, output: MoMapOutput, instances: InstanceMap, roles: np.ndarray, frame: RGBDFrame
-    ) -> dict[str, float]:
-        """Whether the object that moves farthest is the one that is acted on."""
-        objects = objects_by_role(instances, roles)
-        if not objects:
-            return {"right_object": 0.0, "num_objects": 0.0}
-        farthest, probability = [], output.instance_moving_probability()
-        for instance_id in objects:
-            pixels = sampled_pixels((instances.ids == instance_id) & frame.valid, np.random.default_rng(0))[:50]
-            known = np.zeros(self.condition.num_hypotheses)
-            if len(pixels) and instance_id in probability:
-                known = farthest_displacement(output.trajectories(pixels).positions)
-            farthest.append(known)
-        distance = np.stack(farthest)  # (objects, N)
-        is_acted = np.array([role == Role.ACTED for role in objects.values()])
-        moves = distance.max(axis=0) > 0
-        by_probability = max(objects, key=lambda i: probability.get(i, 0.0))
-        return {
-            "right_object": float((is_acted[distance.argmax(axis=0)] & moves).mean()),
-            "right_object_head": float(objects[by_probability] == Role.ACTED),
-            "chance": 1 / len(objects),
-            "num_objects": float(len(objects)),
-            "acted_segmented": float(is_acted.any()),
-        }
-
-
-def _score_part(task: tuple[Path, int, int], condition: Condition, skill_motions: SkillMotions) -> list[dict[str, Any]]:
-    shard, part, parts = task
-    evaluator = Evaluator(condition, skill_motions)
-    samples = itertools.islice(enumerate(read_shard(shard)), part, None, parts)
-    return [evaluator(sample, number) for number, sample in samples]
-
-
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over samples, and the ratios the targets are stated in."""
-    names = sorted({name for row in rows for name, value in row.items() if isinstance(value, float)})
-    means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-    minima = [row["acted_min"] for row in rows if "acted_min" in row]
-    binding = [r for r in rows if r["choice"] and r["num_objects"] >= MIN_OBJECTS_FOR_BINDING]
-    means |= {
-        "samples": float(len(rows)),
-        "acted_min_standard_error": float(np.std(minima) / len(minima) ** 0.5),
-    }
-    for role in ("acted", "robot"):
-        if means.get(f"{role}_static"):  # a few views show no robot, in some nothing moves
-            means[f"{role}_ratio_min"] = means[f"{role}_min"] / means[f"{role}_static"]
-            means[f"{role}_ratio_mean"] = means[f"{role}_mean"] / means[f"{role}_static"]
-    if binding:
-        means["binding_right_object"] = float(np.mean([row["right_object"] for row in binding]))
-        means["binding_chance"] = float(np.mean([row["chance"] for row in binding]))
-        means["binding_samples"] = float(len(binding))
-    return means
-
-
-def evaluate(data: Path, split: str, condition: Condition, *, workers: int, limit: int | None) -> dict[str, Any]:
-    """Score one split under one condition."""
-    training = itertools.islice(iterate_samples(data, "train"), 0, 6000, 3)
-    skill_motions = SkillMotions(training)
-    parts = workers * 4
-    tasks = [(shard, part, parts) for shard in shard_paths(data, split) for part in range(parts)]
-    score = partial(_score_part, condition=condition, skill_motions=skill_motions)
-    with ProcessPoolExecutor(workers) as pool:
-        description = f"{split}, {condition.instances} ids"
-        rows = list(itertools.chain(*tqdm(pool.map(score, tasks), total=len(tasks), desc=description, unit="part")))
-    rows = sorted(rows, key=lambda row: row["key"])[:limit]
-    skills = sorted({row["skill"] for row in rows})
-    return {
-        "split": split,
-        "condition": vars(condition),
-        "all": summarise(rows),
-        "by_skill": {skill: summarise([row for row in rows if row["skill"] == skill]) for skill in skills},
-    }
-
-
-COLUMNS = {
-    "samples": "n",
-    "acted_static": "static",
-    "acted_skill_mean": "skill mean*",
-    "acted_retrieval_min": "retrieval-10 min*",
-    "acted_retrieval_mean": "retrieval-10 mean*",
-    "acted_min": "**ours min**",
-    "acted_mean": "ours mean",
-    "acted_ratio_min": "**min/static**",
-    "acted_ratio_mean": "mean/static",
-    "robot_static": "robot static",
-    "robot_min": "robot min",
-    "robot_mean": "robot mean",
-    "right_object": "**right object**",
-    "chance": "chance",
-    "binding_right_object": "right, >= 3 objects",
-}
-
-
-def digits(column: str) -> str:
-    """Number format of a column: counts, shares, millimetres."""
-    if column == "samples":
-        return ".0f"
-    return ".3f" if "ratio" in column or "right" in column or column == "chance" else ".1f"
-
-
-def markdown(results: list[dict[str, Any]]) -> str:
-    """A table with one row per split and condition, lengths in millimetres."""
-    lines = [
-        "| split, ids, prompt, steps | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (1 + len(COLUMNS)) + "|",
-    ]
-    for result in results:
-        condition, means = result["condition"], result["all"]
-        prompt = "text" if condition["prompt"] else "no text"
-        name = f"{result['split']}, {condition['instances']}, {prompt}, {condition['num_inference_steps']}"
-        cells = [f"{means[key]:{digits(key)}}" if key in means else "-" for key in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append("\nADE in mm over all 50 steps at 256x256. *Told the skill and the acted object.")
-    return "\n".join(lines)
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="momap evaluate",
+        usage="%(prog)s --data DIR --out DIR [options]",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", default="small", help="bundled name or folder (default: small)")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of shards")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report, plots and rows")
+    parser.add_argument("--splits", nargs="+", default=["val", "objects"], metavar="NAME", help="default: val objects")
+    parser.add_argument(
+        "--predictors", nargs="+", default=list(DEFAULT_PREDICTORS), metavar="NAME", help="default: all listed above"
+    )
+    parser.add_argument(
+        "--steps", nargs="+", type=int, default=[4], metavar="N", help="denoising steps of ours (default: 4)"
+    )
+    parser.add_argument(
+        "--instances",
+        nargs="+",
+        default=["true", "tabletop"],
+        choices=["true", "tabletop"],
+        help="the simulator's instance ids, or those of the segmenter a robot would use (default: both)",
+    )
+    parser.add_argument("--no-prompt", action="store_true", help="leave the sentence out")
+    parser.add_argument("--hints", action="store_true", help="give the true direction of every instance")
+    parser.add_argument("--num-hypotheses", type=int, default=10, metavar="N", help="draws (default: 10)")
+    parser.add_argument("--limit", type=int, metavar="N", help="first samples of each split, to whole episodes")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: 2)")
+    limits = parser.add_argument_group("thresholds of the metrics")
+    limits.add_argument("--moving-mm", type=float, default=20.0, metavar="X", help="a point moves (default: 20)")
+    limits.add_argument("--direction-mm", type=float, default=3.0, metavar="X", help="it is no stay (default: 3)")
+    limits.add_argument("--neighbours", type=int, default=8, metavar="K", help="of local_dist_diff (default: 8)")
+    limits.add_argument("--covered-end-mm", type=float, default=30.0, metavar="X", help="coverage (default: 30)")
+    limits.add_argument("--covered-path-mm", type=float, default=20.0, metavar="X", help="coverage (default: 20)")
+    return parser
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m momap_ros.evaluation.evaluate",
-        description="Best-of-N and mean displacement errors of acted object and robot, right-object rate, baselines.",
+    from tqdm import tqdm
+
+    from momap_ros.data.sample import iterate_samples
+    from momap_ros.evaluation.points import POINTS_PER_ROLE
+    from momap_ros.evaluation.predictors import build_entrants
+    from momap_ros.evaluation.report import classic_table, markdown
+    from momap_ros.evaluation.run import Plan
+    from momap_ros.evaluation.scoring import Condition, Thresholds
+    from momap_ros.evaluation.summary import RESAMPLES
+
+    parser = build_parser()
+    given = parser.parse_args()
+    _check(parser, given)
+    thresholds = Thresholds(
+        moving_m=given.moving_mm / 1e3,
+        direction_m=given.direction_mm / 1e3,
+        num_neighbours=given.neighbours,
+        covered_end_m=given.covered_end_mm / 1e3,
+        covered_path_m=given.covered_path_mm / 1e3,
     )
-    parser.add_argument("--checkpoint", default="small", help="bundled name or folder (default small)")
-    parser.add_argument("--data", type=Path, required=True, help="folder with val, objects and some train shards")
-    parser.add_argument("--splits", nargs="+", default=["val", "objects"])
-    parser.add_argument("--instances", nargs="+", default=["true", "tabletop"], choices=["true", "tabletop"])
-    parser.add_argument("--no-prompt", action="store_true", help="measure without the sentence")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4], help="denoising steps (default 4)")
-    parser.add_argument("--limit", type=int, help="samples per split")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; a Markdown table is printed")
-    arguments = parser.parse_args()
-    results = []
-    for split, instances, steps in itertools.product(arguments.splits, arguments.instances, arguments.steps):
-        condition = Condition(arguments.checkpoint, instances, not arguments.no_prompt, 10, steps)
-        results.append(evaluate(arguments.data, split, condition, workers=arguments.workers, limit=arguments.limit))
-    report = {"date": date.today().isoformat(), "results": results}
-    with atomic_path(arguments.out) as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
-    tqdm.write(markdown(results))
+    num_steps = len(next(iterate_samples(given.data, given.splits[0])).motion_t_from_0)
+    entrants = build_entrants(given.predictors, given.checkpoint, given.steps, data=given.data, num_steps=num_steps)
+    plan = Plan(given.data, given.out, entrants, given.limit, given.workers)
+    settings = {
+        "command": _command(given),
+        "num_hypotheses": given.num_hypotheses,
+        "points_per_role": POINTS_PER_ROLE,
+        "resamples": RESAMPLES,
+        "thresholds": asdict(thresholds),
+        "predictors": {each.predictor.name: {"told": each.predictor.told, "is": each.identity} for each in entrants},
+    }
+    results: list[dict[str, Any]] = []
+    for split in given.splits:
+        for instances in given.instances:
+            condition = Condition(instances, not given.no_prompt, given.hints, given.num_hypotheses, thresholds)
+            results += _evaluate(plan, split, condition)
+    page = markdown(results, settings)
+    _write(given.out / "report.json", json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
+    _write(given.out / "report.md", page)
+    tqdm.write("\n".join(classic_table(results)))
+    tqdm.write(f"all tables: {given.out / 'report.md'}")
     return 0
+
+
+def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    if given.out.suffix == ".json" or given.out.is_file():
+        parser.error(f"--out: expected a folder, got {given.out}; the report is written into it")
+    for name in ("limit", "workers", "num_hypotheses", "neighbours"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')}: expected a whole number from 1 on, got {value}")
+    if min(given.steps) < 1:
+        parser.error(f"--steps: expected whole numbers from 1 on, got {given.steps}")
+
+
+def _command(given: argparse.Namespace) -> str:
+    """The command that makes this report again; where it is written and by how many processes does not matter."""
+    words = ["momap", "evaluate"]
+    for name, value in vars(given).items():
+        if name in ("out", "workers") or value is None or value is False:
+            continue
+        values: Sequence[object] = value if isinstance(value, list) else [] if value is True else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def _evaluate(plan: Plan, split: str, condition: Condition) -> list[dict[str, Any]]:
+    """Results of all predictors on one split under one condition, and their plots."""
+    from momap_ros.evaluation.plots import plot_reliability, plot_skills, plot_spread
+    from momap_ros.evaluation.run import score_split
+    from momap_ros.evaluation.summary import summarise, summarise_futures, summarise_skill
+
+    results = []
+    for entrant, found in zip(plan.entrants, score_split(plan, split, condition).values(), strict=True):
+        rows, predictor = found["rows"], entrant.predictor
+        result: dict[str, Any] = {"split": split, "condition": condition.title, "predictor": predictor.name}
+        result |= {"told": predictor.told, "samples": 0, "asked": len(rows) + len(found["no_forecast"])}
+        if rows:
+            skills = sorted({row["skill"] for row in rows})
+            by_skill = {skill: summarise_skill([row for row in rows if row["skill"] == skill]) for skill in skills}
+            result |= summarise(rows) | {"by_skill": by_skill}
+        if found["groups"]:
+            result["futures"] = summarise_futures(found["groups"])
+        results.append(result)
+        if rows and not predictor.told and predictor.name != "static":
+            title = f"{split}, {condition.title}, {predictor.name}"
+            stem = title.replace(", ", "_").replace(" ", "-")
+            plot_spread(plan.out / f"spread_{stem}.png", rows, title)
+            plot_reliability(plan.out / f"reliability_{stem}.png", result, title)
+            plot_skills(plan.out / f"skills_{stem}.png", result["by_skill"], title)
+    return results
+
+
+def _write(path: Path, text: str) -> None:
+    from momap_ros.files import atomic_path
+
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

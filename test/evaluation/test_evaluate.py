@@ -1,219 +1,191 @@
+"""The command: what comes out, whoever is killed when, and however many work."""
+
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
-import torch
+from evaluation_scenes import CUP, STEPS, made_sample, moved, pushed
 
-from momap_ros.conditioning import MAX_INSTANCES, scene_grid
-from momap_ros.data.prepared import displacement_matrices
-from momap_ros.data.sample import Role, write_shard
-from momap_ros.evaluation.baselines import SkillMotions
-from momap_ros.evaluation.evaluate import (
-    POINTS_PER_ROLE,
-    Condition,
-    Evaluator,
-    digits,
-    markdown,
-    objects_by_role,
-    role_image,
-    sampled_pixels,
-    summarise,
-)
-from momap_ros.instances import InstanceMap
-from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.model.output import MoMapOutput
-from momap_ros.rgbd import RGBDFrame
+from momap_ros.data.sample import write_shard
+from momap_ros.evaluation.evaluate import build_parser, main
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
 
-LOSSLESS = TemporalBasisCodec.pinned_cosines(50, 49)
+# Predictors of one's own: draws around the truth, and one that ends its process at a sample, the first time only.
+OWN = """
+import os, signal
+from pathlib import Path
+from evaluation_scenes import Around, STEPS
+from momap_ros.evaluation.baselines import Static
 
+def around(millimetres):
+    return Around(((0.0, float(millimetres) / 1e3, 0.0), (0.0, 0.0, 0.05)), name="around", told="")
 
-class Oracle:
-    """Knows the truth of one sample: every rigid instance moves by its exact affine map, robot links cell by cell."""
+class Deadly(Static):
+    def __call__(self, scene, *, num_hypotheses, seed):
+        marker = Path(os.environ["MARKER"])
+        if scene.sample.key == "val_0000004_0" and marker.exists():
+            marker.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(scene, num_hypotheses=num_hypotheses, seed=seed)
 
-    def __init__(self, sample: Sample) -> None:
-        self.sample = sample
-
-    def __call__(
-        self, frame: RGBDFrame, instances: InstanceMap, prompt: str, *, num_hypotheses: int, **_: object
-    ) -> MoMapOutput:
-        assert prompt == self.sample.text
-        sample, grid = self.sample, scene_grid(frame, instances)
-        matrices = displacement_matrices(sample)  # (T, B, 3, 4)
-        # [1, point / scale] -> displacement / scale, so only the constant part is divided.
-        affine = np.concatenate([matrices[..., 3:] / grid.scale_m, matrices[..., :3]], axis=-1)
-        maps = torch.zeros(1, MAX_INSTANCES, 4, LOSSLESS.latent_channels)
-        for body, motion in zip(sample.moving_bodies, affine.transpose(1, 3, 0, 2), strict=True):
-            if int(body) in grid.slot_ids and sample.body_roles[body] != Role.ROBOT:
-                maps[0, grid.slot_ids.index(int(body)) + 1] = LOSSLESS.encode(torch.from_numpy(motion))
-        rows, columns = np.divmod(np.arange(1024), 32)
-        pixels = (np.stack([rows, columns]) * 4 + 2).astype(int)
-        truth = sample.momap().displacement_m[:, pixels[0], pixels[1]] / grid.scale_m
-        latents = LOSSLESS.encode(torch.from_numpy(truth).transpose(0, 1)).T[None]
-        robots = [i for i, role in sample.instance_roles(merge_robot=True).items() if role == Role.ROBOT]
-        articulated = torch.zeros(MAX_INSTANCES, dtype=torch.bool)
-        articulated[[grid.slot_ids.index(i) + 1 for i in robots if i in grid.slot_ids]] = True
-        return MoMapOutput(
-            frame=frame,
-            instances=instances,
-            grid=grid,
-            codec=LOSSLESS,
-            latents=latents.expand(num_hypotheses, -1, -1),
-            maps=maps.expand(num_hypotheses, -1, -1, -1),
-            centres=torch.zeros(MAX_INSTANCES, 3),
-            moving_probability=torch.ones(num_hypotheses, MAX_INSTANCES),
-            articulated=articulated,
-            step_s=sample.step_s,
-        )
+def deadly():
+    return Deadly(STEPS, name="deadly")
+"""
 
 
 @pytest.fixture
-def evaluator(tiny_checkpoint: Path, simulated: list[Sample]) -> Evaluator:
-    return Evaluator(Condition(str(tiny_checkpoint), num_hypotheses=2), SkillMotions(simulated))
+def data(tmp_path: Path) -> Path:
+    """Three shards of two episodes of two views, a shard of training episodes, and a group of futures."""
+    folder = tmp_path / "data"
+    for first in (0, 2, 4):
+        keys = [f"val_{episode:07d}_{view}" for episode in (first, first + 1) for view in (0, 1)]
+        samples = [pushed(key, 0.05 + 0.01 * number) for number, key in enumerate(keys)]
+        write_shard(folder / f"val-{first:07d}-{first + 2:07d}.tar", samples)
+    write_shard(folder / "train-0000000-0000004.tar", [pushed(f"train_{i:07d}_0", 0.04 * i) for i in range(1, 5)])
+    frame = "futures_0000000_0"
+    futures = [made_sample({CUP: moved((0.1 * i, 0, 0))}, f"{frame}_{i}", first_frame=frame) for i in range(3)]
+    write_shard(folder / "futures-0000000-0000001.tar", futures)
+    (tmp_path / "own_predictors.py").write_text(OWN)
+    return folder
 
 
-def test_a_perfect_predictor_scores_zero(evaluator: Evaluator, simulated: list[Sample]) -> None:
-    with_robot = 0
-    for sample in simulated:
-        evaluator.pipeline = Oracle(sample)  # type: ignore[assignment]  # called like a pipeline
-        row = evaluator(sample, seed=0)
-        assert row["acted_static"] > 5
-        assert row["acted_min"] < 0.01
-        assert row["acted_mean"] < 0.01
-        assert row["acted_final_min"] < 0.01
-        assert row["duration_ratio"] == pytest.approx(1.0)
-        assert row["right_object"] == 1.0
-        assert row["acted_segmented"] == 1.0
-        if "robot_static" in row:  # links in one instance: known cell by cell, a few millimetres apart
-            with_robot += 1
-            assert row["robot_min"] < 0.25 * row["robot_static"]
-            assert row["joint_acted"] < 0.01
-    assert with_robot >= 6
-
-
-def test_a_model_that_moves_nothing_scores_as_static(evaluator: Evaluator, simulated: list[Sample]) -> None:
-    with torch.no_grad():
-        for parameter in evaluator.pipeline.denoiser.conv_out.parameters():
-            parameter.zero_()
-    rows = [evaluator(sample, seed=0) for sample in simulated[:4]]
-    for row in rows:
-        for name in ("acted", "robot"):
-            if f"{name}_static" in row:
-                assert row[f"{name}_min"] == row[f"{name}_mean"] == row[f"{name}_static"]
-                assert row[f"{name}_final_min"] == row[f"{name}_final_static"]
-        assert row["right_object"] == 0.0  # nothing moves, so nothing moves farthest
-    means = summarise(rows)
-    assert means["acted_ratio_min"] == means["acted_ratio_mean"] == 1.0
-    assert means["robot_ratio_min"] == 1.0
-
-
-def test_static_error_is_the_mean_length_of_the_true_motion(evaluator: Evaluator, simulated: list[Sample]) -> None:
-    sample = simulated[1]
-    acted = role_image(sample) == Role.ACTED
-    displacement = np.linalg.norm(sample.momap().displacement_m[:, acted], axis=-1)
-    row = evaluator(sample, seed=0)
-    # At most 200 of the pixels are drawn.
-    assert row["acted_static"] == pytest.approx(1e3 * displacement.mean(), rel=0.1)
-    assert row["acted_final_static"] == pytest.approx(1e3 * displacement[-1].mean(), rel=0.1)
-
-
-def test_equal_seeds_give_equal_rows(evaluator: Evaluator, simulated: list[Sample]) -> None:
-    assert evaluator(simulated[0], seed=3) == evaluator(simulated[0], seed=3)
-    assert evaluator(simulated[0], seed=3)["acted_min"] != evaluator(simulated[0], seed=4)["acted_min"]
-
-
-def test_the_right_object_by_chance_is_one_in_the_objects(evaluator: Evaluator, simulated: list[Sample]) -> None:
-    for sample in simulated[:4]:
-        instances = sample.instance_map(merge_robot=True)
-        roles = sample.instance_roles(merge_robot=True)
-        loose = [i for i in instances.areas_px if roles[i] != Role.ROBOT]
-        assert objects_by_role(instances, role_image(sample)) == {i: roles[i] for i in loose}
-        assert evaluator(sample, seed=0)["chance"] == 1 / len(loose)
-
-
-def test_pixels_are_drawn_from_the_mask() -> None:
-    mask = np.zeros((40, 50), np.bool_)
-    mask[5:35, 10:30] = True
-    pixels = sampled_pixels(mask, np.random.default_rng(0))
-    assert pixels.shape == (POINTS_PER_ROLE, 2)
-    assert mask[pixels[:, 1], pixels[:, 0]].all()
-    assert len(np.unique(pixels, axis=0)) == POINTS_PER_ROLE
-    few = sampled_pixels(mask & (np.arange(50) < 12), np.random.default_rng(0))
-    assert len(few) == 60
-
-
-def row_of(skill: str, acted: tuple[float, float, float], num_objects: float, right: float) -> dict[str, Any]:
-    static, least, mean = acted
-    return {
-        "key": "k",
-        "skill": skill,
-        "choice": not skill.endswith("door"),
-        "acted_static": static,
-        "acted_min": least,
-        "acted_mean": mean,
-        "right_object": right,
-        "chance": 1 / num_objects,
-        "num_objects": num_objects,
+def evaluate(data: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(data.parent), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "MARKER": str(data.parent / "marker"),
+        "OMP_NUM_THREADS": "1",
     }
+    command = [sys.executable, "-m", "momap_ros.cli", "evaluate", "--data", str(data), "--out", str(out)]
+    command += ["--instances", "true", *options]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 
-def test_summaries_are_ratios_of_means_and_count_choices_only() -> None:
-    rows = [
-        row_of("push", (100.0, 40.0, 80.0), 4.0, 0.5),
-        row_of("open_door", (20.0, 20.0, 40.0), 3.0, 1.0),
-        row_of("lift", (60.0, 30.0, 60.0), 2.0, 1.0),
-    ]
-    means = summarise(rows)
-    assert means["acted_ratio_min"] == pytest.approx(90 / 180)
-    assert means["acted_ratio_mean"] == pytest.approx(1.0)
-    assert means["samples"] == 3
-    assert means["right_object"] == pytest.approx(2.5 / 3)
-    # A door leaves no choice, and two objects little of it.
-    assert (means["binding_samples"], means["binding_right_object"], means["binding_chance"]) == (1, 0.5, 0.25)
-    assert "robot_ratio_min" not in means
-    assert means["acted_min_standard_error"] == pytest.approx(np.std([40, 20, 30]) / 3**0.5)
+def contents(out: Path) -> dict[str, bytes]:
+    """What the command leaves, by name; but for what a killed process left behind."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("[!.]*")) if path.is_file()}
 
 
-def test_where_nothing_moves_there_is_no_share_of_static() -> None:
-    means = summarise([row_of("wait", (0.0, 0.0, 3.0), 3.0, 0.0)])
-    assert means["acted_mean"] == 3.0
-    assert "acted_ratio_mean" not in means
-
-
-def test_tables_have_a_cell_per_column() -> None:
-    result = {
-        "split": "val",
-        "condition": {"instances": "true", "prompt": False, "num_inference_steps": 4},
-        "all": summarise([row_of("push", (100.0, 40.0, 80.0), 4.0, 0.5)]),
-    }
-    header, rule, row, *_ = markdown([result]).splitlines()
-    assert header.count("|") == rule.count("|") == row.count("|")
-    assert row.startswith("| val, true, no text, 4 | 1 | 100.0 | - |")
-    assert (digits("samples"), digits("acted_min"), digits("acted_ratio_min")) == (".0f", ".1f", ".3f")
+OPTIONS = ("--splits", "val", "futures", "--predictors", "static", "skill_mean", "retrieval", "own_predictors:deadly")
 
 
 @pytest.mark.slow
-def test_the_command_scores_a_split(tiny_checkpoint: Path, simulated: list[Sample], tmp_path: Path) -> None:
-    write_shard(tmp_path / "val-0000000-0000004.tar", simulated[:4])
-    write_shard(tmp_path / "train-0000000-0000012.tar", simulated)
-    command = [sys.executable, "-m", "momap_ros.evaluation.evaluate", "--checkpoint", str(tiny_checkpoint)]
-    command += ["--data", str(tmp_path), "--splits", "val", "--steps", "1", "--workers", "1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "result.json")], check=True, capture_output=True, text=True
-    )
-    true, tabletop = json.loads((tmp_path / "result.json").read_text())["results"]
-    assert true["condition"]["instances"] == "true"
-    assert tabletop["condition"]["instances"] == "tabletop"
-    for result in (true, tabletop):
-        assert result["all"]["samples"] == 4
-        assert sum(means["samples"] for means in result["by_skill"].values()) == 4
-    assert true["all"]["acted_segmented"] == 1.0
-    assert done.stdout.count("| val, ") == 2
+def test_neither_workers_nor_a_kill_change_the_report(data: Path, tmp_path: Path) -> None:
+    options = (*OPTIONS, "own_predictors:around=30")
+    whole = evaluate(data, tmp_path / "one", *options, "--workers", "1")
+    assert whole.returncode == 0, whole.stderr
+    (tmp_path / "marker").touch()
+    killed = evaluate(data, tmp_path / "killed", *options, "--workers", "1")
+    assert killed.returncode == -signal.SIGKILL
+    before = contents(tmp_path / "killed")
+    assert before
+    assert all(name.startswith("rows/") and "val-0000004" not in name for name in before)
+    resumed = evaluate(data, tmp_path / "killed", *options, "--workers", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    several = evaluate(data, tmp_path / "two", *options, "--workers", "2")
+    assert several.returncode == 0, several.stderr
+    expected = contents(tmp_path / "one")
+    assert {"report.json", "report.md"} <= expected.keys()
+    assert contents(tmp_path / "killed") == expected
+    assert contents(tmp_path / "two") == expected
+
+
+def test_the_report_says_everything(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(data.parent)
+    out = tmp_path / "out"
+    command = ["momap evaluate", "--data", str(data), "--out", str(out), "--splits", "val", "futures", "--workers", "1"]
+    command += ["--instances", "true", "--moving-mm", "15", "--predictors", "static", "skill_mean", "retrieval"]
+    monkeypatch.setattr(sys, "argv", [*command, "rigid_oracle", "own_predictors:around=30"])
+    assert main() == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["settings"]["thresholds"]["moving_m"] == 0.015
+    assert "--workers" not in report["settings"]["command"]
+    named = {(result["split"], result["predictor"]): result for result in report["results"]}
+    assert len(named) == len(report["results"]) == 10
+    late = (STEPS - 1) / STEPS
+    around = named["val", "around"]
+    assert around["samples"] == 12
+    assert around["roles"]["acted"]["ade_m"]["best"]["value"] == pytest.approx(0.03 * late, rel=1e-4)
+    assert named["val", "rigid oracle"]["roles"]["acted"]["ade_m"]["best"]["value"] < 1e-5
+    # Half of the mean distance of 5, 6, 7 and 8 cm.
+    assert named["val", "static"]["roles"]["acted"]["ade_m"]["best"]["value"] == pytest.approx(0.0325, rel=1e-4)
+    assert named["val", "skill mean"]["told"] == "the skill and the acted object"
+    assert named["futures", "around"]["futures"]["end"]["futures"] == 3
+    assert named["futures", "skill mean"].get("futures") is None
+    page = (out / "report.md").read_text()
+    for heading in (
+        "Errors",
+        "The paper's columns: robot",
+        "Visible and occluded",
+        "Draws as a distribution",
+        "Skills",
+    ):
+        assert f"\n## {heading}" in page
+    assert "momap evaluate" in page
+    assert "15 mm from its start" in page
+    assert "`--visibility`" in page
+    for part in page.split("\n\n"):
+        rows = [line for line in part.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in rows}) <= 1, part
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert pictures == [
+        f"{kind}_{split}_true_text_around.png"
+        for kind in ("reliability", "skills", "spread")
+        for split in ("futures", "val")
+    ]
+    image = cv2.imread(str(out / pictures[-1]))
+    assert image is not None
+    assert np.unique(image.reshape(-1, 3), axis=0).shape[0] > 20
+
+
+@pytest.mark.slow
+def test_the_command_scores_a_checkpoint(tiny_checkpoint: Path, simulated: list[Sample], tmp_path: Path) -> None:
+    write_shard(tmp_path / "data" / "val-0000000-0000004.tar", simulated[:4])
+    write_shard(tmp_path / "data" / "train-0000000-0000012.tar", simulated)
+    options = ("--checkpoint", str(tiny_checkpoint), "--splits", "val", "--steps", "1", "2", "--workers", "1")
+    done = evaluate(tmp_path / "data", tmp_path / "out", *options, "--instances", "true", "tabletop", "--hints")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
+    ours = [result for result in results if result["predictor"].startswith("ours")]
+    assert [(result["condition"], result["predictor"]) for result in ours] == [
+        (f"{ids}, text, hints", f"ours, {steps}") for ids in ("true", "tabletop") for steps in ("1 step", "2 steps")
+    ]
+    assert all(result["samples"] == 4 for result in ours)
+    assert ours[0]["acted_segmented"]["value"] == 1.0
+    assert done.stdout.count("| val, ") == 4
+
+
+def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        build_parser().parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert "momap evaluate --checkpoint small" in text
+    for name in ("rigid_oracle", "report.md", "docs/metrics.md", "--covered-end-mm"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "report.json"], "--out: expected a folder, got report.json"),
+        (["--out", "out", "--limit", "0"], "--limit: expected a whole number from 1 on, got 0"),
+        (["--out", "out", "--steps", "4", "0"], "--steps: expected whole numbers from 1 on"),
+    ],
+)
+def test_wrong_options_are_named(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["momap evaluate", "--data", "data", *options])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert message in capsys.readouterr().err

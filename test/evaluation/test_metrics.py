@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from momap_ros.evaluation.metrics import average_displacement_error, farthest_displacement, final_displacement_error
+from momap_ros.evaluation.metrics import (
+    average_displacement_error,
+    energy_score,
+    farthest_displacement,
+    final_displacement_error,
+    masked_displacement_error,
+    root_mean_square_distance,
+    spread_and_error,
+)
 from momap_ros.geometry import Float32
 from momap_ros.shapes import ShapeError
 
@@ -62,3 +70,56 @@ def test_other_shapes_are_refused() -> None:
         average_displacement_error(true, true)
     with pytest.raises(ShapeError, match="true"):
         final_displacement_error(true[None], true[:2])
+
+
+def test_an_energy_score_is_the_distance_of_a_single_draw() -> None:
+    """All coordinates off by (3, 0, 4) cm: the root mean square distance is 5 cm."""
+    true = straight((0.1, 0, 0))
+    drawn = true + np.array([0.03, 0, 0.04], np.float32)
+    assert energy_score(drawn[None], true) == pytest.approx(0.05, rel=1e-5)
+    assert root_mean_square_distance(drawn, true) == pytest.approx(0.05, rel=1e-5)
+
+
+def test_an_energy_score_of_two_draws() -> None:
+    """Each 1 cm away on either side: 1 cm to the truth less half of 2 cm between them."""
+    true = straight((0.1, 0, 0))
+    offset = np.array([0, 0.01, 0], np.float32)
+    assert energy_score(np.stack([true + offset, true - offset]), true) == pytest.approx(0.0, abs=1e-6)
+    assert energy_score(np.stack([true + offset, true + offset]), true) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_the_energy_score_rewards_what_is_believed() -> None:
+    """Truth N(0, 1): draws with the same spread score better than draws with half or twice of it (a proper score)."""
+    rng = np.random.default_rng(0)
+    scores = {spread: 0.0 for spread in (0.5, 1.0, 2.0)}
+    for _ in range(400):
+        true = rng.normal(size=(1, 1, 3)).astype(np.float32)
+        for spread in scores:
+            scores[spread] += energy_score((spread * rng.normal(size=(10, 1, 1, 3))).astype(np.float32), true) / 400
+    assert scores[1.0] < scores[0.5] - 0.02
+    assert scores[1.0] < scores[2.0] - 0.02
+    # The mean distance of two standard normals in 3D is sqrt(2) 2 sqrt(2 / pi); a perfect forecast scores half of it.
+    assert scores[1.0] == pytest.approx(0.5 * 2**0.5 * 2 * (2 / np.pi) ** 0.5, abs=0.1)
+
+
+def test_draws_like_truths_have_the_spread_of_their_error() -> None:
+    """N = 10 draws and the truth from one distribution: error = 11 / 10 x variance."""
+    rng = np.random.default_rng(0)
+    found = np.array(
+        [
+            spread_and_error(rng.normal(size=(10, 4, 5, 3)).astype(np.float32), true)
+            for true in rng.normal(size=(300, 4, 5, 3)).astype(np.float32)
+        ]
+    ).mean(axis=0)
+    assert found[0] == pytest.approx(3.0, rel=0.02)  # three coordinates of variance 1
+    assert found[1] / found[0] == pytest.approx(1.1, rel=0.02)
+
+
+def test_masks_choose_points_and_steps() -> None:
+    true = straight((0.0, 0, 0))
+    drawn = true.copy()
+    drawn[0, 3:, 1] += 0.2
+    mask = np.zeros((3, 5), np.bool_)
+    mask[0, 2:4] = True
+    assert masked_displacement_error(drawn[None], true, mask) == pytest.approx([0.1])
+    assert np.isnan(masked_displacement_error(drawn[None], true, mask & False)).all()

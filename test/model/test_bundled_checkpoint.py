@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from momap_ros.evaluation.evaluate import frame_of, role_image, sampled_pixels
 from momap_ros.evaluation.metrics import average_displacement_error
+from momap_ros.evaluation.points import frame_of, role_image, sampled_pixels
 from momap_ros.model.checkpoint import BUNDLED, bundled_checkpoints, read_info
 from momap_ros.model.pipeline import MoMapPipeline
 

@@ -1,0 +1,107 @@
+"""Predictors by name, each with what its figures depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from momap_ros.data.sample import iterate_samples
+from momap_ros.evaluation.baselines import (
+    ConstantVelocityOracle,
+    RetrievalOracle,
+    RigidOracle,
+    SkillMeanOracle,
+    SkillMotions,
+    Static,
+)
+from momap_ros.evaluation.predictor import MoMapPredictor, Predictor
+from momap_ros.evaluation.run import Entrant
+
+NAMES = ("ours", "static", "skill_mean", "retrieval", "constant_velocity", "rigid_oracle")
+_SKILL_SAMPLES, _SKILL_STRIDE = 6000, 3  # every third: about one view of an episode
+
+
+def build_entrants(
+    names: Iterable[str], checkpoint: str, steps: Sequence[int], *, data: Path, num_steps: int
+) -> list[Entrant]:
+    """The predictors that were asked for.
+
+    Args:
+        names: of NAMES, or MODULE:NAME[=TEXT] for a predictor of one's own.
+        checkpoint: of "ours".
+        steps: numbers of denoising steps of "ours".
+        data: folder with train shards, for those that learn from them.
+        num_steps: T of the samples.
+
+    Raises:
+        ValueError: a name is unknown, or two predictors have the same.
+        CheckpointError: there is no such checkpoint.
+        FileNotFoundError: the folder lacks train shards.
+    """
+
+    @cache
+    def skill_motions() -> SkillMotions:
+        return SkillMotions(itertools.islice(iterate_samples(data, "train"), 0, _SKILL_SAMPLES, _SKILL_STRIDE))
+
+    entrants: list[Entrant] = []
+    for name in names:
+        if name == "ours":
+            weights = _weights_digest(checkpoint)
+            for count in steps:
+                predictor = MoMapPredictor(checkpoint, count, f"ours, {count} step{'s' if count > 1 else ''}")
+                entrants.append(Entrant(predictor, f"weights {weights}, {count} steps"))
+        elif name in ("skill_mean", "retrieval"):
+            motions = skill_motions()
+            kind = SkillMeanOracle if name == "skill_mean" else RetrievalOracle
+            entrants.append(Entrant(kind(motions), f"training motions {_motions_digest(motions)}"))
+        elif name in NAMES:
+            simple: dict[str, Predictor] = {
+                "static": Static(num_steps),
+                "constant_velocity": ConstantVelocityOracle(),
+                "rigid_oracle": RigidOracle(),
+            }
+            entrants.append(Entrant(simple[name], name))
+        else:
+            entrants.append(Entrant(_own(name), name))
+    found = [entrant.predictor.name for entrant in entrants]
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise ValueError(f"--predictors: expected different names, got {twice} more than once; leave one out")
+    return entrants
+
+
+def _own(specification: str) -> Predictor:
+    """MODULE:NAME[=TEXT] as a predictor."""
+    path, _, text = specification.partition("=")
+    module, separator, name = path.partition(":")
+    if not separator:
+        raise ValueError(
+            f"--predictors: expected some of {', '.join(NAMES)} or MODULE:NAME[=TEXT], got {specification!r}"
+        )
+    make = getattr(import_module(module), name)
+    predictor: Predictor = make(text) if text else make()
+    return predictor
+
+
+def _weights_digest(checkpoint: str) -> str:
+    """Of all files of a checkpoint, names included."""
+    from momap_ros.model.checkpoint import find_checkpoint
+
+    folder = find_checkpoint(checkpoint)
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _motions_digest(motions: SkillMotions) -> str:
+    digest = hashlib.sha256()
+    for skill, translations in sorted(motions.by_skill.items()):
+        digest.update(skill.encode() + np.ascontiguousarray(translations).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from evaluation_scenes import STEPS, pushed
+
+from momap_ros.data.sample import write_shard
+from momap_ros.evaluation.predictor import MoMapPredictor
+from momap_ros.evaluation.predictors import NAMES, build_entrants
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_shard(tmp_path / "train-0000000-0000004.tar", [pushed(f"train_{i:07d}_0", 0.04 * i) for i in range(1, 5)])
+    return tmp_path
+
+
+def test_names_become_predictors(data: Path, tiny_checkpoint: Path) -> None:
+    entrants = build_entrants(NAMES, str(tiny_checkpoint), [1, 4], data=data, num_steps=STEPS)
+    told = {entrant.predictor.name: entrant.predictor.told for entrant in entrants}
+    assert told == {
+        "ours, 1 step": "",
+        "ours, 4 steps": "",
+        "static": "",
+        "skill mean": "the skill and the acted object",
+        "retrieval": "the skill and the acted object",
+        "constant velocity": "the first step",
+        "rigid oracle": "the truth",
+    }
+
+
+def test_identities_change_with_what_is_learned(data: Path) -> None:
+    (before,) = build_entrants(["skill_mean"], "small", [4], data=data, num_steps=STEPS)
+    (again,) = build_entrants(["skill_mean"], "small", [4], data=data, num_steps=STEPS)
+    assert before.identity == again.identity
+    write_shard(data / "train-0000004-0000008.tar", [pushed(f"train_{i:07d}_0") for i in range(4, 8)])
+    (after,) = build_entrants(["skill_mean"], "small", [4], data=data, num_steps=STEPS)
+    assert after.identity != before.identity
+
+
+def test_ones_own_predictor_is_found_by_name(data: Path) -> None:
+    (entrant,) = build_entrants(
+        ["momap_ros.evaluation.baselines:RigidOracle"], "small", [4], data=data, num_steps=STEPS
+    )
+    assert entrant.predictor.name == "rigid oracle"
+    (named,) = build_entrants(
+        ["momap_ros.evaluation.predictor:MoMapPredictor=my_folder"], "small", [4], data=data, num_steps=STEPS
+    )
+    assert named.predictor == MoMapPredictor("my_folder")
+
+
+def test_mistakes_are_named(data: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected some of ours, static, .* got 'statik'"):
+        build_entrants(["statik"], "small", [4], data=data, num_steps=STEPS)
+    with pytest.raises(ValueError, match=r"got \['static'\] more than once"):
+        build_entrants(["static", "static"], "small", [4], data=data, num_steps=STEPS)
+    with pytest.raises(FileNotFoundError, match="train"):
+        build_entrants(["retrieval"], "small", [4], data=data / "empty", num_steps=STEPS)
