@@ -50,7 +50,7 @@ def remaining_latents(previous: MoMapOutput, grid: SceneGrid, elapsed_s: float, 
         rest = _later(way, previous.step_s, elapsed_s + step_s * np.arange(codec.num_steps))
         rest = (rest - rest[:, :, :1]) * (previous.grid.scale_m / grid.scale_m)
         latents[:, :, cells] = codec.encode(rest).transpose(1, 2)
-    return latents.unflatten(2, (GRID, GRID))
+    return latents.reshape(num_draws, -1, GRID, GRID)
 
 
 def _earlier_points(previous: MoMapOutput, slot: int, now: torch.Tensor, elapsed_s: float) -> torch.Tensor:

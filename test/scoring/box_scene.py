@@ -29,7 +29,7 @@ def moved(world_from_box: Float64, shift_m: tuple[float, float, float], turn_deg
     after = world_from_box.copy()
     after[:3, :3] = Rotation.from_euler("z", turn_deg, degrees=True).as_matrix() @ world_from_box[:3, :3]
     after[:3, 3] += shift_m
-    return after
+    return np.asarray(after, np.float64)
 
 
 def render(

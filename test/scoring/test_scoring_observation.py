@@ -77,7 +77,9 @@ def test_a_pose_carries_what_a_moved_camera_sees_back() -> None:
     surface = first_surface(*render(pose()))
     world_from_camera = moved(np.eye(4), (0.06, -0.03, 0.05), 8.0)
     after = moved(pose(), (0.03, 0, 0))
-    scene = ObservedScene(*render(after, world_from_camera=world_from_camera), np.linalg.inv(world_from_camera))
+    scene = ObservedScene(
+        *render(after, world_from_camera=world_from_camera), np.asarray(np.linalg.inv(world_from_camera), np.float64)
+    )
     found = surface.find(scene, [np.eye(4)])
     assert found is not None
     true = transform_points(after @ np.linalg.inv(pose()), surface.points)
