@@ -52,7 +52,9 @@ def build_entrants(
     entrants: list[Entrant] = []
     for name in names:
         if name == "ours":
-            weights = _weights_digest(checkpoint)
+            from momap_ros.model.checkpoint import find_checkpoint
+
+            weights = _files_digest(find_checkpoint(checkpoint))
             for count in steps:
                 predictor = MoMapPredictor(checkpoint, count, f"ours, {count} step{'s' if count > 1 else ''}")
                 entrants.append(Entrant(predictor, f"weights {weights}, {count} steps"))
@@ -68,7 +70,10 @@ def build_entrants(
             }
             entrants.append(Entrant(simple[name], name))
         else:
-            entrants.append(Entrant(_own(name), name))
+            # A file or folder that it is called with most likely holds its weights.
+            path = Path(name.partition("=")[2])
+            weights = f", files {_files_digest(path)}" if path.name and path.exists() else ""
+            entrants.append(Entrant(_own(name), f"{name}{weights}"))
     found = [entrant.predictor.name for entrant in entrants]
     if twice := sorted({name for name in found if found.count(name) > 1}):
         raise ValueError(f"--predictors: expected different names, got {twice} more than once; leave one out")
@@ -88,15 +93,12 @@ def _own(specification: str) -> Predictor:
     return predictor
 
 
-def _weights_digest(checkpoint: str) -> str:
-    """Of all files of a checkpoint, names included."""
-    from momap_ros.model.checkpoint import find_checkpoint
-
-    folder = find_checkpoint(checkpoint)
+def _files_digest(path: Path) -> str:
+    """Of a file, or of all files of a folder, their names included."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

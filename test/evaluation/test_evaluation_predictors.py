@@ -57,3 +57,17 @@ def test_mistakes_are_named(data: Path) -> None:
         build_entrants(["static", "static"], "small", [4], data=data, num_steps=STEPS)
     with pytest.raises(FileNotFoundError, match="train"):
         build_entrants(["retrieval"], "small", [4], data=data / "empty", num_steps=STEPS)
+
+
+def test_ones_own_weights_are_part_of_the_identity(data: Path, tmp_path: Path) -> None:
+    def identity() -> str:
+        name = f"momap_ros.evaluation.predictor:MoMapPredictor={tmp_path / 'weights'}"
+        (entrant,) = build_entrants([name], "small", [4], data=data, num_steps=STEPS)
+        return entrant.identity
+
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.bin").write_bytes(b"1")
+    before = identity()
+    assert identity() == before
+    (tmp_path / "weights" / "a.bin").write_bytes(b"2")
+    assert identity() != before
