@@ -33,7 +33,7 @@ something that a robot does not know, named below each table; they show what is 
   MODULE:NAME[=TEXT] your own: NAME, called with TEXT if given, returns a momap_ros.evaluation.predictor.Predictor
 
 what comes out, in the folder --out:
-  report.md          tables: errors with 95 %% intervals, the paper's columns, calibration, coverage, skills
+  report.md          tables: errors with 95 % intervals, the paper's columns, calibration, coverage, skills
   report.json        the same and more, as numbers
   spread_*.png reliability_*.png skills_*.png
   rows/              figures of every sample. Kill it whenever you like: the same command goes on from there

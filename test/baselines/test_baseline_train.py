@@ -18,7 +18,7 @@ from momap_ros.baselines import train as train_module
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
 from momap_ros.baselines.train import BaselineTraining, Launch, Run, keep_options, run
 from momap_ros.cli import main
-from momap_ros.training.small import learning_rate
+from momap_ros.training.loop import learning_rate
 from momap_ros.training.steps import SmallTraining
 
 TINY = Widths(channels=(32, 64), points=8, hidden=32)
