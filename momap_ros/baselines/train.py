@@ -24,7 +24,7 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.training.batches import TRAINING, make_batch
-from momap_ros.training.loop import average_gradients, batch_indices, learning_rate
+from momap_ros.training.loop import average_gradients, batch_indices, keep_options, learning_rate
 from momap_ros.training.small import MALLOC
 from momap_ros.training.steps import SmallTraining
 
@@ -263,26 +263,6 @@ def run(rank: int, launch: Launch) -> None:
     if world > 1:
         distributed.barrier()
         distributed.destroy_process_group()
-
-
-def keep_options(out: Path, options: BaselineTraining) -> None:
-    """Write options.json, or compare it with what the run began with.
-
-    Raises:
-        ValueError: the folder holds a run with other options.
-    """
-    path, wanted = out / "options.json", json.loads(json.dumps(asdict(options)))
-    if path.exists():
-        begun = json.loads(path.read_text())
-        other = sorted(name for name in begun.keys() | wanted.keys() if begun.get(name) != wanted.get(name))
-        if other:
-            raise ValueError(
-                f"{out}: expected the options that the run began with, got other {', '.join(other)} than in "
-                "options.json; give another --out, or the same options to continue"
-            )
-        return
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(wanted, indent=1) + "\n")
 
 
 def main() -> int:

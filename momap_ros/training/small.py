@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
-from momap_ros.training.loop import append_row, average_gradients, learning_rate, update_average
+from momap_ros.training.loop import append_row, average_gradients, keep_options, learning_rate, update_average
 from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step
 
 MALLOC = {
@@ -306,8 +306,7 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     chosen = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
     options = SmallTraining(steps=arguments.steps, encoder_steps=arguments.encoder_steps, seed=arguments.seed, **chosen)
-    with atomic_path(arguments.out / "options.json") as path:
-        path.write_text(json.dumps(asdict(options), indent=1) + "\n")
+    keep_options(arguments.out, options)
     (arguments.out / "rendezvous").unlink(missing_ok=True)
     # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
     for name, value in MALLOC.items():

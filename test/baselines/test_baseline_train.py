@@ -16,7 +16,7 @@ import torch
 
 from momap_ros.baselines import train as train_module
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
-from momap_ros.baselines.train import BaselineTraining, Launch, Run, keep_options, run
+from momap_ros.baselines.train import BaselineTraining, Launch, Run, run
 from momap_ros.cli import main
 from momap_ros.training.loop import learning_rate
 from momap_ros.training.steps import SmallTraining
@@ -99,21 +99,6 @@ def test_lines_of_steps_that_are_taken_again_leave_the_log(tmp_path: Path) -> No
     train_module.write_log(tmp_path / "log.csv", [{"step": step, "kl": "0.5"} for step in (100, 200, 300)])
     assert [row["step"] for row in train_module.kept_rows(tmp_path / "log.csv", 200)] == ["100", "200"]
     assert train_module.kept_rows(tmp_path / "absent.csv", 200) == []
-
-
-def test_other_options_or_data_are_refused(prepared_folder: Path, tmp_path: Path) -> None:
-    keep_options(tmp_path, options())
-    keep_options(tmp_path, options())
-    with pytest.raises(ValueError, match=r"got other kind, seed than in options\.json; give another --out"):
-        keep_options(tmp_path, dataclasses.replace(options("general-flow-extend"), seed=1))
-    with pytest.raises(ValueError, match="at least 64 samples, one batch, got 12"):
-        new_run(prepared_folder, tmp_path, dataclasses.replace(options(), batch_size=64))
-    begun = new_run(prepared_folder, tmp_path, options())
-    begun.save()
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    torch.save(state | {"samples": 13}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="expected the 13 samples that the run began with, got 12"):
-        new_run(prepared_folder, tmp_path, options())
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,3 +185,14 @@ def test_a_killed_run_continues_to_the_same_end(prepared_folder: Path, tmp_path:
     assert [end["step"] for end in ends] == [12, 12]
     for name in ("model", "average"):
         assert all(torch.equal(value, ends[1][name][key]) for key, value in ends[0][name].items())
+
+
+def test_other_data_is_refused(prepared_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 64 samples, one batch, got 12"):
+        new_run(prepared_folder, tmp_path, dataclasses.replace(options(), batch_size=64))
+    begun = new_run(prepared_folder, tmp_path, options())
+    begun.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(state | {"samples": 13}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="expected the 13 samples that the run began with, got 12"):
+        new_run(prepared_folder, tmp_path, options())
