@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from momap_ros.conditioning import Vocabulary
 from momap_ros.data.prepared import (
     OBSERVED_SHARE,
     balanced_trajectories,
@@ -41,18 +42,16 @@ def main() -> int:
         help="share of the samples seen by a simulated real camera and segmenter; the others stay exact and get their "
         "faults in training (default %(default)s)",
     )
+    parser.add_argument(
+        "--keep-codec",
+        action="store_true",
+        help="keep the basis and the words that --out has, if it has any: for a run that goes on with more data",
+    )
     arguments = parser.parse_args()
 
-    samples = itertools.islice(iterate_samples(arguments.data, "train"), FIT_SAMPLES)
-    curves = torch.from_numpy(balanced_trajectories(samples, per_role=5, seed=0))
-    codec = TemporalBasisCodec.fit(curves, NUM_FUNCTIONS)
-    codec.save_pretrained(arguments.out / "codec")
-    error = (codec.decode(codec.encode(curves)) - curves).norm(dim=-1)
-    share = float(error.square().mean().sqrt() / curves.norm(dim=-1).square().mean().sqrt())
-    tqdm.write(
-        f"codec: {NUM_FUNCTIONS} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}"
-    )
-
+    vocabulary_path = arguments.out / "vocabulary.json"
+    kept = arguments.keep_codec and vocabulary_path.exists()
+    codec = load_codec(arguments.out / "codec") if kept else fit_codec(arguments.data, arguments.out / "codec")
     meta = prepare_split(
         arguments.data,
         "train",
@@ -61,13 +60,35 @@ def main() -> int:
         workers=arguments.workers,
         observed_share=arguments.observed_share,
     )
-    vocabulary = learn_vocabulary(text for row in meta for text in row["texts"])
+    texts = {text for row in meta for text in row["texts"]}
+    vocabulary = Vocabulary(json.loads(vocabulary_path.read_text())) if kept else learn_vocabulary(texts)
     write_words(arguments.out / "train", meta, vocabulary)
-    with atomic_path(arguments.out / "vocabulary.json") as path:
+    with atomic_path(vocabulary_path) as path:
         path.write_text(json.dumps(list(vocabulary.words)))
-    sentences = len({text for row in meta for text in row["texts"]})
-    tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {sentences} sentences")
+    tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {len(texts)} sentences")
     return 0
+
+
+def load_codec(folder: Path) -> TemporalBasisCodec:
+    """The codec that an earlier preparation left."""
+    codec: TemporalBasisCodec = TemporalBasisCodec.from_pretrained(
+        folder, local_files_only=True, low_cpu_mem_usage=False
+    )
+    return codec
+
+
+def fit_codec(data: Path, target: Path) -> TemporalBasisCodec:
+    """Fit the codec on the first training samples, write it, and say how well it fits."""
+    samples = itertools.islice(iterate_samples(data, "train"), FIT_SAMPLES)
+    curves = torch.from_numpy(balanced_trajectories(samples, per_role=5, seed=0))
+    codec = TemporalBasisCodec.fit(curves, NUM_FUNCTIONS)
+    codec.save_pretrained(target)
+    error = (codec.decode(codec.encode(curves)) - curves).norm(dim=-1)
+    share = float(error.square().mean().sqrt() / curves.norm(dim=-1).square().mean().sqrt())
+    tqdm.write(
+        f"codec: {NUM_FUNCTIONS} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}"
+    )
+    return codec
 
 
 if __name__ == "__main__":
