@@ -81,7 +81,7 @@ def fit_codec(data: Path, target: Path) -> TemporalBasisCodec:
     """Fit the codec on the first training samples, write it, and say how well it fits."""
     samples = itertools.islice(iterate_samples(data, "train"), FIT_SAMPLES)
     curves = torch.from_numpy(balanced_trajectories(samples, per_role=5, seed=0))
-    codec = TemporalBasisCodec.fit(curves, NUM_FUNCTIONS)
+    codec: TemporalBasisCodec = TemporalBasisCodec.fit(curves, NUM_FUNCTIONS)
     codec.save_pretrained(target)
     error = (codec.decode(codec.encode(curves)) - curves).norm(dim=-1)
     share = float(error.square().mean().sqrt() / curves.norm(dim=-1).square().mean().sqrt())
