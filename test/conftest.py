@@ -95,6 +95,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.add_(0.05 * torch.randn(parameter.shape))
         bias = model.denoiser.conv_out.bias
         bias[4 * codec.latent_channels :] = 6.0  # the logits of "this cell moves", for the four cells of a pixel
+        model.scene_encoder.moving.bias.fill_(6.0)
         model.scene_encoder.duration.bias.fill_(math.log(2.0))
     pipeline = MoMapPipeline(model.scene_encoder, model.denoiser, codec, shifted_cosine_scheduler(6.0))
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"

@@ -13,7 +13,7 @@ from momap_ros.conditioning import MAX_INSTANCES
 from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import write_info
 from momap_ros.model.noise import InstanceFrames, draw_noise
-from momap_ros.model.pipeline import ARTICULATION_RESIDUAL, MIN_ARTICULATED_CELLS, MoMapPipeline
+from momap_ros.model.pipeline import ARTICULATION_RESIDUAL, MIN_ARTICULATED_CELLS, MoMapPipeline, moving_instances
 from momap_ros.model.warm_start import remaining_latents
 from momap_ros.rgbd import FrameError, RGBDFrame
 
@@ -262,6 +262,18 @@ def test_a_frame_without_depth_is_refused(pipeline: MoMapPipeline, scene: tuple[
     blind = RGBDFrame(frame.rgb, np.full_like(frame.depth_m, math.nan), frame.camera)
     with pytest.raises(FrameError, match="none in the whole image"):
         pipeline(blind, instances, num_hypotheses=1)
+
+
+def test_an_instance_moves_by_the_mean_of_two_logits() -> None:
+    """Cells say 0.2 and 0.4 for slot 1, so 0.3; the scene encoder says 0.9 with twice the weight."""
+    probability = torch.tensor([[0.2, 0.4, 0.5], [1.0, 1.0, 0.5]])
+    scene_logits = torch.tensor([0.0, math.log(9.0), -20.0])
+    moving = moving_instances(probability, scene_logits, torch.tensor([1, 1, 2]))
+    expected = (math.log(0.3 / 0.7) + 2 * math.log(9.0)) / 3
+    assert float(moving[0, 1]) == pytest.approx(1 / (1 + math.exp(-expected)), rel=1e-5)
+    assert float(moving[1, 1]) > float(moving[0, 1])  # sure cells count, but not without bounds
+    assert float(moving[1, 1]) < 0.9999
+    assert float(moving[0, 2]) < 1e-4
 
 
 # --- going on from the forecast before
