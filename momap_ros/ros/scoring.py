@@ -92,7 +92,7 @@ class StreamScorer:
         with self._lock:
             scores, error = list(self._scores), self._error
             is_recent = time.monotonic() - self._error_at < ERROR_SHOWN_S
-        values = {}
+        values: dict[str, str] = {}
         for summary in summarise(scores, HORIZONS_S, moving_threshold_m=self._threshold_m):
             if sum(summary.counts.values()):
                 values |= _values(summary)
