@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,13 @@ from momap_ros.commands.common import (
     add_bag_options,
     add_command,
     add_settings,
-    build_segmenter,
     chosen_topics,
     opened_bag,
     read_settings,
     say,
     warn,
 )
+from momap_ros.commands.forecast import InstanceSource
 from momap_ros.config import ForecastConfig, ObjectMotionConfig, SegmentationConfig
 
 if TYPE_CHECKING:
@@ -145,16 +144,13 @@ class _Run:
         """Load what is needed."""
         from momap_ros.bag_poses import BagPoses
         from momap_ros.scoring.scorer import ForecastScorer
-        from momap_ros.segmentation.tracking import InstanceTracker
 
         self._arguments, self._bag = arguments, bag
-        segmentation = read_settings(arguments, SegmentationConfig, prefix="segmentation-")
-        self._segmenter = build_segmenter(segmentation) if arguments.instances == "segment" else None
-        self._tracker = InstanceTracker(segmentation.max_lost_frames)
+        self._instances = InstanceSource(arguments)
         self._scorer = ForecastScorer(arguments.horizons, estimate_camera=arguments.estimate_camera)
         self._poses = BagPoses(arguments.bag)
         self._source = _Recorded(arguments.bag, self._poses) if arguments.recorded else _Model(arguments)
-        self.skipped: Counter[str] = Counter()
+        self.skipped = self._instances.skipped
         self.num_forecasts, self.seconds, self.reach_s = 0, 0.0, 0.0
         self.camera = "estimated from the background" if arguments.estimate_camera else "at rest"
 
@@ -180,7 +176,7 @@ class _Run:
         for item in tqdm(frames, total=total, desc="score", unit="frame"):
             first_ns = item.frame.stamp_ns if first_ns is None else first_ns
             self.seconds = (item.frame.stamp_ns - first_ns) * 1e-9
-            instances = self._instances(item)
+            instances = self._instances.of(item)
             is_posed, world_from_camera = self._pose(item)
             if instances is None or not is_posed:
                 continue
@@ -190,19 +186,6 @@ class _Run:
                 self.num_forecasts += 1
                 self.reach_s = max(self.reach_s, (trajectories.num_steps - 1) * trajectories.step_s)
                 self._scorer.add(trajectories, item.frame, instances, world_from_camera=world_from_camera)
-
-    def _instances(self, item: BagFrame) -> InstanceMap | None:
-        from momap_ros.segmentation.base import SegmentationError
-
-        if self._segmenter is None:
-            if item.instances is None:
-                self.skipped["frame without a label image of its stamp; use --instances segment"] += 1
-            return item.instances
-        try:
-            return self._tracker(item.frame, self._segmenter(item.frame))
-        except SegmentationError as error:
-            self.skipped[str(error)] += 1
-            return None
 
     def _pose(self, item: BagFrame) -> tuple[bool, Float64 | None]:
         """Whether the frame can be used, and the camera's pose where the recording follows it."""

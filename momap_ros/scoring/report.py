@@ -18,9 +18,8 @@ _OURS, _BEST, _STATIC, _GRAY = "#345cff", "#1fae5c", "#7c8797", "#c8ccd4"
 
 def object_score_table(scores: Sequence[ObjectScore], horizons_s: Sequence[float], *, moving_threshold_m: float) -> str:
     """One row per object and horizon, over all forecasts; one line says so where there is none."""
-    rows: list[tuple[str, ...]] = [
-        ("id", "label", "horizon", "scored", "occluded", "lost", "unmatched", "moved by", "error", "skill")
-    ]
+    outcomes = [outcome.value for outcome in Outcome]
+    rows: list[tuple[str, ...]] = [("id", "label", "horizon", *outcomes, "moved by", "error", "skill")]
     for instance_id in sorted({score.instance_id for score in scores}):
         own = [score for score in scores if score.instance_id == instance_id]
         label = next((score.label for score in own if score.label), "-")

@@ -129,7 +129,7 @@ def test_without_being_asked_a_node_does_not_score(ros: Ros) -> None:
 
 def seen_at(time_s: float, *, background_px: int = 0) -> Seen:
     rgb, depth_mm, ids = moved_scene(time_s, background_px=background_px)
-    depth_m = np.asarray(depth_mm / 1000, np.float32)
+    depth_m = (depth_mm / 1000).astype(np.float32)
     frame = RGBDFrame(rgb, depth_m, CAMERA, START_NS + round(time_s * 1e9), FRAME_ID)
     rows, columns = np.nonzero(ids == 1)
     points = frame.points_in_camera[rows[::20], columns[::20]]

@@ -20,13 +20,13 @@ STILL = np.eye(4)
 
 def pose(x_m: float = 0.0, y_m: float = 0.0, z_m: float = 0.9) -> Float64:
     """world_from_box; the world is the first camera."""
-    rotation = Rotation.from_euler("zyx", (20, 30, 10), degrees=True).as_matrix()
-    return se3_from_parts(np.asarray(rotation, np.float64), np.array([x_m, y_m, z_m]))
+    rotation: Float64 = Rotation.from_euler("zyx", (20, 30, 10), degrees=True).as_matrix()
+    return se3_from_parts(rotation, np.array([x_m, y_m, z_m]))
 
 
 def moved(world_from_box: Float64, shift_m: tuple[float, float, float], turn_deg: float = 0.0) -> Float64:
     """Turned about the optical axis through its centre, and shifted."""
-    after = world_from_box.copy()
+    after: Float64 = world_from_box.copy()
     after[:3, :3] = Rotation.from_euler("z", turn_deg, degrees=True).as_matrix() @ world_from_box[:3, :3]
     after[:3, 3] += shift_m
     return np.asarray(after, np.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from box_scene import BOX, STILL, moved, pose, render
 
-from momap_ros.geometry import Float64, transform_points
+from momap_ros.geometry import Float64, invert_se3, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.scoring.observation import FirstSurface, ObservedScene, SurfaceMotion
@@ -77,9 +77,7 @@ def test_a_pose_carries_what_a_moved_camera_sees_back() -> None:
     surface = first_surface(*render(pose()))
     world_from_camera = moved(np.eye(4), (0.06, -0.03, 0.05), 8.0)
     after = moved(pose(), (0.03, 0, 0))
-    scene = ObservedScene(
-        *render(after, world_from_camera=world_from_camera), np.asarray(np.linalg.inv(world_from_camera), np.float64)
-    )
+    scene = ObservedScene(*render(after, world_from_camera=world_from_camera), invert_se3(world_from_camera))
     found = surface.find(scene, [np.eye(4)])
     assert found is not None
     true = transform_points(after @ np.linalg.inv(pose()), surface.points)
