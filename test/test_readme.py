@@ -69,14 +69,24 @@ def help_of(*command: str) -> str:
 
 
 def options_of_module(path: Path) -> set[str]:
-    """Options that a module's argument parser takes; read, not run, because some modules import torch."""
-    return {
+    """Options that a module's argument parser takes; read, not run, because some modules import torch.
+
+    Those of a module from which it imports a function add_... are its own, too.
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    shared = [
+        REPOSITORY.joinpath(*node.module.split(".")).with_suffix(".py")
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module and any(name.name.startswith("add_") for name in node.names)
+    ]
+    own = {
         argument.value
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument")
         for argument in node.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     }
+    return own.union(*(options_of_module(module) for module in shared))
 
 
 def problem_with(words: list[str]) -> str | None:
@@ -163,6 +173,7 @@ def test_the_check_finds_what_it_looks_for() -> None:
     assert problem_with(["python", "-m", "momap_ros.training.prepare", "--coffee"])
     assert problem_with(["momap", "bench", "--coffee"])
     assert problem_with(["momap", "train", "small", "--coffee"])
+    assert problem_with(["momap", "train", "vae", "--coffee"])
     assert problem_with(["ros2", "run", "momap_ros", "coffee_node"])
     assert problem_with(["ros2", "run", "momap_ros", "bag_player", "bag", "--coffee"])
     assert problem_with(["ros2", "launch", "momap_ros", "momap.launch.py", "coffee:=black"])

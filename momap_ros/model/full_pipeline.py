@@ -283,5 +283,5 @@ def moving_instances(drawn: torch.Tensor, slots: torch.Tensor, scale_m: float) -
     """
     farthest_m = drawn.unflatten(1, (-1, 3)).norm(dim=2).amax(dim=1) * scale_m  # (N, P)
     member = torch.nn.functional.one_hot(slots, MAX_INSTANCES).float()
-    share = (farthest_m > MOVING_THRESHOLD_M).float() @ member / member.sum(dim=0).clamp(min=1)
-    return torch.as_tensor((share / SURELY_MOVING_SHARE).clamp(max=1))
+    share: torch.Tensor = (farthest_m > MOVING_THRESHOLD_M).float() @ member / member.sum(dim=0).clamp(min=1)
+    return torch.clamp(share / SURELY_MOVING_SHARE, max=1)

@@ -150,7 +150,7 @@ def peak_mib(call: Callable[[], object]) -> float:
     with fused_attention(), LiveMemory() as memory:
         result = call()
     del result
-    return float(round(memory.peak / 2**20, 1))
+    return round(float(memory.peak) / 2**20, 1)
 
 
 def _networks(variant: str) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
 def run(rank: int, launch: DenseLaunch, options: Any, make: MakeObjective) -> None:  # noqa: ANN401  (any run's options)
     """Train in this process; process 0 writes."""
     device = f"cuda:{rank}" if launch.device == "cuda" else launch.device
+    if launch.device == "cuda":
+        torch.cuda.set_device(rank)
     several = launch.processes > 1
     if several:
         torch.set_num_threads(1 if launch.device == "cpu" else torch.get_num_threads())
@@ -261,7 +263,7 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "bfloat16", "float32"),
         default="auto",
-        help="auto: bfloat16 where the device is fast at it (default: auto)",
+        help="auto: bfloat16 where the device is fast at it (default: %(default)s)",
     )
     parser.add_argument("--loader-workers", type=int, default=2, help="processes that make batches (default: 2)")
     parser.add_argument("--save-every", type=int, default=500, help="steps between two saved states (default: 500)")

@@ -88,8 +88,10 @@ def full_loss(
     Salimans and Ho, arXiv:2202.00512.
     """
     scheduler = pipeline.scheduler
+    # Rounded latents would be what is learned.
+    with torch.no_grad(), torch.autocast(batch.momaps.device.type, enabled=False):
+        latents = encode_momaps(pipeline.momap_vae, batch.momaps)
     with torch.no_grad():
-        latents = encode_momaps(pipeline.momap_vae, batch.momaps).float()
         conditions = conditions_of(pipeline, batch)
         text = encode_text(pipeline.text_encoder, pipeline.tokenizer, batch.prompts)
     noise = batch.noise(*latents.shape[1:])

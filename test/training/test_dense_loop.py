@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(launch: DenseL
     options = ("--steps", str(steps), "--loader-workers", "1", "--statistics-samples", "1")
     killed = replace(launch, out=launch.out / "killed")
     first = momap_train(killed, *options)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (killed.out / "state.pt").exists() and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.05)
     time.sleep(0.3)

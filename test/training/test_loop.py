@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import distributed, nn
 
-from momap_ros.training.loop import batch_indices, learning_rate
+from momap_ros.training import loop
+from momap_ros.training.loop import append_row, average_gradients, batch_indices, learning_rate, update_average
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,37 @@ def test_every_phase_of_a_run_has_its_own_cosine() -> None:
     np.testing.assert_allclose(first, [learning_rate(step, Options(400, 64, 2e-3, 100)) for step in range(400)])
     second = [learning_rate(step, options, first=400) for step in range(400, 1000)]
     np.testing.assert_allclose(second, [learning_rate(step, Options(600, 64, 2e-3, 100)) for step in range(600)])
+
+
+def test_gradients_are_averaged_in_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process alone: the sum is its own, so that the mean over two is half of it, in every bundle."""
+    monkeypatch.setattr(loop, "MESSAGE_VALUES", 5)
+    parameters = [nn.Parameter(torch.zeros(size)) for size in ((2, 2), (3,), (7,), (1,), (2,))]
+    for number, parameter in enumerate(parameters):
+        parameter.grad = None if number == 1 else torch.full(parameter.shape, float(number + 1))
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'here'}", rank=0, world_size=1)
+    try:
+        average_gradients(parameters, 2)
+    finally:
+        distributed.destroy_process_group()
+    assert parameters[1].grad is None
+    for number in (0, 2, 3, 4):
+        gradient = parameters[number].grad
+        assert gradient is not None
+        assert torch.equal(gradient, torch.full(gradient.shape, (number + 1) / 2))
+
+
+def test_the_average_is_quick_at_first_and_slow_later() -> None:
+    average, model = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    for step, kept in ((0, 0.1), (989, 0.99), (10_000, 0.99)):
+        nn.init.zeros_(average.weight)
+        nn.init.ones_(model.weight)
+        update_average(average, model, step, 0.99)
+        assert float(average.weight.detach()) == pytest.approx(1 - kept, rel=1e-4)
+
+
+def test_rows_share_one_header(tmp_path: Path) -> None:
+    for step in (1, 2):
+        append_row(tmp_path / "log.csv", {"step": step, "loss": 0.5})
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    assert rows == [{"step": "1", "loss": "0.5"}, {"step": "2", "loss": "0.5"}]
