@@ -96,7 +96,7 @@ def test_equal_seeds_give_equal_futures(kind: str, folders: dict[str, Path], sce
 def test_only_the_vae_says_what_moves(folders: dict[str, Path], scene: Scene) -> None:
     vae = load_baseline(folders["momap-vae"])(scene, num_hypotheses=2, seed=0)
     assert vae.instance_moving_probability()
-    assert all(0.9 < probability <= 1 for probability in vae.instance_moving_probability().values())
+    assert all(0.6 < probability <= 1 for probability in vae.instance_moving_probability().values())
     flow = load_baseline(folders["general-flow-original"])(scene, num_hypotheses=2, seed=0)
     assert flow.instance_moving_probability() == {}
 

@@ -75,7 +75,7 @@ def test_forecasts_of_unseen_scenes_beat_a_world_at_rest() -> None:
 
     pipeline = MoMapPipeline.from_pretrained("small")
     skills = ("lift", "pick_place", "put_in", "push", "open_drawer", "close_drawer")
-    best, static = [], []
+    best, static, durations_s = [], [], []
     for number, sample in enumerate(itertools.chain(*(whole_demonstrations(skill, pipeline, 3) for skill in skills))):
         frame = frame_of(sample)
         pixels = sampled_pixels(role_image(sample) == Role.ACTED, np.random.default_rng(0))
@@ -87,5 +87,7 @@ def test_forecasts_of_unseen_scenes_beat_a_world_at_rest() -> None:
         still = np.repeat(truth[None, :, :1], truth.shape[1], axis=2)
         best.append(average_displacement_error(output.trajectories(pixels).positions, truth).min())
         static.append(average_displacement_error(still, truth)[0])
-        assert 0.3 < output.step_s / sample.step_s < 3
+        durations_s.append(output.step_s * (output.codec.num_steps - 1))
+    # These scenes are played at one pace, those it learned from at several, and a third of them from their middle on.
+    assert 1 < min(durations_s) < max(durations_s) < 20
     assert sum(best) < 0.75 * sum(static)
