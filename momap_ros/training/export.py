@@ -32,7 +32,8 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
     """
     state = torch.load(run / "state.pt", weights_only=True)
     options = SmallTraining(**json.loads((run / "options.json").read_text()))
-    codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+    stored = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+    codec = TemporalBasisCodec.from_arrays(stored.basis, stored.coefficient_std)  # without the folder it came from
     vocabulary = json.loads((data / "vocabulary.json").read_text())
     model = SmallModel(vocabulary, codec.latent_channels, options)
     model.load_state_dict(state["average"])
