@@ -146,12 +146,13 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(launch: DenseL
         time.sleep(0.05)
     time.sleep(0.3)
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     state = torch.load(killed.out / "state.pt", weights_only=True)
     assert 0 < state["step"] < steps, "killed in the middle"
     assert not (killed.out / "checkpoint").exists()
     second = momap_train(killed, *options)
-    assert second.wait() == 0, second.communicate()[1].decode()[-2000:]
+    _, errors = second.communicate()
+    assert second.returncode == 0, errors.decode()[-2000:]
     end = torch.load(killed.out / "state.pt", weights_only=True)
     assert end["step"] == steps
     assert (killed.out / "checkpoint" / "momap.json").is_file()
