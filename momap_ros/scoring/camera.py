@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from momap_ros.geometry import Float64, transform_points
+from momap_ros.geometry import Float64, project, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.rgbd import RGBDFrame, UInt8
 from momap_ros.rigid_tracks import fit_rigid_tracks
@@ -20,6 +20,9 @@ MAX_ROUND_TRIP_PX = 1.0  # a corner followed there and back must return
 REST_PX = 1.5  # of an image 640 wide: median shift of the background below which a camera rests
 REST_DEPTH_M = 0.01  # without corners: median change of the background's depth below which it does
 MIN_BACKGROUND_SHARE = 0.02  # of the image: less background says nothing
+MAX_RESIDUAL_M = 0.01  # RMS of the corners' points from the motion: depth that far off says too little
+MIN_CORRELATION = 0.55  # of the background's texture before and now, for a motion that is the camera's
+TEXTURE_PX = 15  # brightness is taken relative to its mean over so many pixels: shadows are no texture
 MIN_INLIER_SHARE = 0.5  # of the corners, for a motion that is the camera's
 
 Float32 = npt.NDArray[np.float32]
@@ -99,8 +102,27 @@ class BackgroundReference:
         return CameraMotion(
             float(shift_px),
             float(np.median(change_m)) if enough else np.nan,
-            _rigid(self._points[kept], _lifted(frame, corners[kept])),
+            self._confirmed(_rigid(self._points[kept], _lifted(frame, corners[kept])), frame, gray, background),
         )
+
+    def _confirmed(
+        self, now_from_reference: Float64 | None, frame: RGBDFrame, gray: UInt8, background: Bool
+    ) -> Float64 | None:
+        """The motion, if it lays the background's texture on what is seen now; a few corners may agree by chance."""
+        if now_from_reference is None:
+            return None
+        rows, columns = np.nonzero(self._background)
+        points = frame.camera.rays[rows, columns] * self._depth_m[rows, columns, None]
+        uv = project(transform_points(now_from_reference, points), frame.camera)
+        height, width = gray.shape
+        inside = ((uv > -0.5) & (uv < [width - 0.5, height - 0.5])).all(axis=1)  # NaN is outside
+        there = np.rint(uv[inside]).astype(int)
+        shown = background[there[:, 1], there[:, 0]]
+        before = _texture(self._gray)[rows[inside][shown], columns[inside][shown]]
+        now = _texture(gray)[there[shown, 1], there[shown, 0]]
+        if len(now) < MIN_BACKGROUND_SHARE * gray.size or not (before.any() and now.any()):
+            return None
+        return now_from_reference if np.corrcoef(before, now)[0, 1] >= MIN_CORRELATION else None
 
     def _follow(self, gray: UInt8, background: Bool) -> tuple[Float32, Bool]:
         """(C, 2) the corners in another image, and which of them were found on its background."""
@@ -126,9 +148,8 @@ def _rigid(before: Float64, after: Float64) -> Float64 | None:
     fit = fit_rigid_tracks(before, np.stack([before, after], axis=1)[None], iterations=10)
     if not fit.valid[0] or fit.inlier_fraction[0] < MIN_INLIER_SHARE:
         return None
-    moved = transform_points(fit.motion_t_from_0[0, 1], before)
-    agree = np.linalg.norm(moved - after, axis=1) < 3.0 * max(float(np.nan_to_num(fit.residual_m[0, 1])), 1e-3)
-    return np.asarray(fit.motion_t_from_0[0, 1], np.float64) if agree.sum() >= MIN_CORNERS else None
+    agree = fit.inlier_fraction[0] * len(before) >= MIN_CORNERS and fit.residual_m[0, 1] <= MAX_RESIDUAL_M
+    return np.asarray(fit.motion_t_from_0[0, 1], np.float64) if agree else None
 
 
 def _lifted(frame: RGBDFrame, corners: Float32) -> Float64:
@@ -153,6 +174,13 @@ def _gray(frame: RGBDFrame) -> UInt8:
     import cv2
 
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(frame.rgb), cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _texture(gray: UInt8) -> Float32:
+    import cv2
+
+    bright = gray.astype(np.float32)
+    return np.asarray(bright - cv2.blur(bright, (TEXTURE_PX, TEXTURE_PX)), np.float32)
 
 
 def _scale(frame: RGBDFrame) -> float:
