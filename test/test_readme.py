@@ -23,6 +23,7 @@ PAGES = (
     "docs/full_model.md",
     "docs/policies.md",
     "docs/metrics.md",
+    "docs/self_scoring.md",
 )
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
 REPOSITORY = Path(__file__).parents[1]
