@@ -13,7 +13,7 @@ TRAIN = """usage: momap train STEP [options]
 Train the small model, in three steps that each resume after an interruption:
 
   momap train prepare --data shards/ --out prepared/          samples to what training reads, vocabulary, codec
-  momap train small --data prepared/ --out runs/small --steps 6500
+  momap train small --data prepared/ --out runs/small --steps 6600 --encoder-steps 3000
   momap train export --run runs/small --data prepared/ --manifest shards/manifest.json --out checkpoint/
 
 or the full-size one, on a GPU, from a Stable Diffusion folder (momap init-full):
