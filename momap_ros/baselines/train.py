@@ -24,9 +24,9 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.training.batches import TRAINING, make_batch
-from momap_ros.training.loop import average_gradients, batch_indices, keep_options, learning_rate
+from momap_ros.training.loop import average_gradients, batch_indices, keep_options, save_state, update_average
 from momap_ros.training.small import MALLOC
-from momap_ros.training.steps import SmallTraining
+from momap_ros.training.steps import SmallTraining, step_size
 
 KL_WEIGHTS = {
     "momap-vae": 1e-3,
@@ -157,8 +157,7 @@ class Run:
             "step": self.step,
             "samples": len(self.split),
         }
-        with atomic_path(self.out / "state.pt") as path:
-            torch.save(state, path)
+        save_state(self.out / "state.pt", state)
         training = {
             "options": asdict(self.options),
             "steps_done": self.step,
@@ -208,11 +207,9 @@ class Run:
             average_gradients(parameters, self.world)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, options.like_small)
+            group["lr"] = step_size(self.step, options.like_small)
         self.optimizer.step()
-        decay = min(options.ema_decay, (self.step + 1) / (self.step + 10))
-        averages: list[torch.Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+        update_average(self.average, self.model, self.step, options.ema_decay)
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()}
 

@@ -24,14 +24,13 @@ from tqdm import tqdm
 
 from momap_ros.conditioning import CONDITION_CHANNELS
 from momap_ros.data.prepared import PreparedSplit
-from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
-from momap_ros.training.loop import append_row, average_gradients, keep_options, learning_rate, update_average
-from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step
+from momap_ros.training.loop import append_row, average_gradients, keep_options, save_state, update_average
+from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step, step_size
 
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -198,8 +197,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
-        with atomic_path(self.out / "state.pt") as path:
-            torch.save(state, path)
+        save_state(self.out / "state.pt", state)
 
     def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
         """One optimizer step; everything random depends on the step and the process alone.
@@ -230,10 +228,8 @@ class Run:
         if self.world > 1:
             average_gradients(parameters, self.world)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        phases = (0, options.encoder_steps), (options.encoder_steps, options.steps)
-        first, last = phases[self.step >= options.encoder_steps]
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, options, first=first, last=last)
+            group["lr"] = step_size(self.step, options)
         self.optimizer.step()
         update_average(self.average, self.model, self.step, options.ema_decay)
         self.step += 1

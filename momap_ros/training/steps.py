@@ -13,7 +13,7 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.noise import InstanceFrames, NoiseShares, draw_noise
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import TRAINING, Batch, make_batch
-from momap_ros.training.loop import batch_indices
+from momap_ros.training.loop import batch_indices, learning_rate
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ class SmallTraining:
     motion_weight: float = 0.3
     duration_weight: float = 0.05
     seed: int = 0
+
+
+def step_size(step: int, options: SmallTraining) -> float:
+    """Learning rate; the encoder's steps and those of the whole model rise and fall each for themselves."""
+    if step < options.encoder_steps:
+        return learning_rate(step, options, last=options.encoder_steps)
+    return learning_rate(step, options, first=options.encoder_steps)
 
 
 @dataclass(frozen=True, eq=False)

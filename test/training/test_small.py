@@ -24,7 +24,7 @@ from momap_ros.training.small import (
     run,
     training_loss,
 )
-from momap_ros.training.steps import SmallTraining
+from momap_ros.training.steps import SmallTraining, step_size
 
 OPTIONS = SmallTraining(steps=30, batch_size=4, warmup_steps=5, channels=(32, 64))
 
@@ -48,6 +48,13 @@ def assert_same_state(first: Run, second: Run) -> None:
     for name in ("model", "average"):
         one, other = getattr(first, name).state_dict(), getattr(second, name).state_dict()
         assert all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def test_the_encoders_steps_have_a_cosine_of_their_own() -> None:
+    options = SmallTraining(steps=1000, encoder_steps=400, warmup_steps=100, learning_rate=2e-3)
+    short = [learning_rate(step, SmallTraining(steps=400, warmup_steps=100, learning_rate=2e-3)) for step in range(400)]
+    long = [learning_rate(step, SmallTraining(steps=600, warmup_steps=100, learning_rate=2e-3)) for step in range(600)]
+    np.testing.assert_allclose([step_size(step, options) for step in range(1000)], short + long)
 
 
 # --- the loss
