@@ -16,7 +16,7 @@ from momap_ros.baselines.general_flow import FlowSettings, GeneralFlow, variant
 from momap_ros.conditioning import Vocabulary
 from momap_ros.files import atomic_path
 from momap_ros.model.checkpoint import CheckpointError
-from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.codec import TemporalBasisCodec, load_codec
 from momap_ros.training.small import SmallModel
 from momap_ros.training.steps import SmallTraining
 
@@ -133,7 +133,7 @@ class Baseline:
                 f"{info.get('format')!r} and {info.get('kind')!r}; train it again with this version"
             )
         widths = Widths(**info["widths"] | {"channels": tuple(info["widths"]["channels"])})
-        codec = TemporalBasisCodec.from_pretrained(folder / "codec", local_files_only=True, low_cpu_mem_usage=False)
+        codec = load_codec(folder / "codec")
         baseline = cls.new(info["kind"], info["vocabulary"], codec, widths)
         try:
             baseline.model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -22,7 +22,7 @@ from momap_ros.baselines import conditional_vae, general_flow
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
-from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.codec import load_codec
 from momap_ros.training.batches import TRAINING, make_batch
 from momap_ros.training.loop import average_gradients, batch_indices, keep_options, save_state, update_average
 from momap_ros.training.small import MALLOC
@@ -124,7 +124,7 @@ class Run:
                 f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
                 "generate more with `momap simulate`"
             )
-        codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+        codec = load_codec(data / "codec")
         torch.manual_seed(options.seed)
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         self.baseline = Baseline.new(options.kind, vocabulary, codec, options.widths)

@@ -6,6 +6,7 @@ codec of the same size: displacements of a cell's representative pixel in a shar
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -119,3 +120,11 @@ class TemporalBasisCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diff
         check_shapes({"C": self.latent_channels}, latents=(latents, "... C"))
         coefficients: torch.Tensor = latents.float().unflatten(-1, (3, -1)) * self.coefficient_std
         return (coefficients @ self.basis.T).transpose(-1, -2)
+
+
+def load_codec(folder: Path) -> TemporalBasisCodec:
+    """The codec that a preparation, a run or a checkpoint left in a folder; nothing is looked for elsewhere."""
+    codec: TemporalBasisCodec = TemporalBasisCodec.from_pretrained(
+        folder, local_files_only=True, low_cpu_mem_usage=False
+    )
+    return codec

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from momap_ros.conditioning import GRID, IMAGE_SIZE
 from momap_ros.files import atomic_path
 from momap_ros.model.checkpoint import write_info
-from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.codec import TemporalBasisCodec, load_codec
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.small import SmallModel
@@ -32,7 +32,7 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
     """
     state = torch.load(run / "state.pt", weights_only=True)
     options = SmallTraining(**json.loads((run / "options.json").read_text()))
-    stored = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+    stored = load_codec(data / "codec")
     codec = TemporalBasisCodec.from_arrays(stored.basis, stored.coefficient_std)  # without the folder it came from
     vocabulary = json.loads((data / "vocabulary.json").read_text())
     model = SmallModel(vocabulary, codec.latent_channels, options)

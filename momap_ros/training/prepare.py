@@ -20,7 +20,7 @@ from momap_ros.data.prepared import (
 )
 from momap_ros.data.sample import iterate_samples
 from momap_ros.files import atomic_path
-from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.codec import TemporalBasisCodec, load_codec
 
 FIT_SAMPLES = 2000
 NUM_FUNCTIONS = 10
@@ -67,14 +67,6 @@ def main() -> int:
         path.write_text(json.dumps(list(vocabulary.words)))
     tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {len(texts)} sentences")
     return 0
-
-
-def load_codec(folder: Path) -> TemporalBasisCodec:
-    """The codec that an earlier preparation left."""
-    codec: TemporalBasisCodec = TemporalBasisCodec.from_pretrained(
-        folder, local_files_only=True, low_cpu_mem_usage=False
-    )
-    return codec
 
 
 def fit_codec(data: Path, target: Path) -> TemporalBasisCodec:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from momap_ros.conditioning import CONDITION_CHANNELS
 from momap_ros.data.prepared import PreparedSplit
-from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.model.schedule import shifted_cosine_scheduler
@@ -168,7 +168,7 @@ class Run:
                 f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
                 "generate more, see momap_ros.simulation.generate"
             )
-        self.codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
+        self.codec = load_codec(data / "codec")
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         torch.manual_seed(options.seed)
         self.model = SmallModel(vocabulary, self.codec.latent_channels, options).to(self.device)
