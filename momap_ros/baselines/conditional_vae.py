@@ -20,7 +20,7 @@ from momap_ros.conditioning import GRID
 from momap_ros.model.denoiser import ContextAttention, ResidualBlock, SmallDenoiser
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
-from momap_ros.training.small import scene_losses
+from momap_ros.training.scene_losses import scene_losses
 from momap_ros.training.steps import SmallTraining
 
 CODE_GRID = 8
@@ -101,12 +101,14 @@ class LossWeights:
     Attributes:
         mask: which cells move.
         instance: which instances move.
+        naming: what they are called.
         motion: how every instance is expected to.
         duration: for how long.
     """
 
     mask: float = SmallTraining.mask_weight
     instance: float = SmallTraining.instance_weight
+    naming: float = SmallTraining.naming_weight
     motion: float = SmallTraining.motion_weight
     duration: float = SmallTraining.duration_weight
 
@@ -160,14 +162,3 @@ def training_loss(
     } | scene_losses(scene, batch, coefficient_weight)
     heads = sum(weight * parts[name] for name, weight in asdict(weights).items())
     return parts["latent"] + kl_weight * parts["kl"] + heads, parts
-
-
-def encoder_loss(
-    model: ConditionalVAE, batch: Batch, coefficient_weight: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss of the steps that train the scene encoder alone, as the small model's first steps do."""
-    with torch.autocast("cpu", torch.bfloat16):
-        scene = model.scene_encoder(batch.conditioning)
-    parts = scene_losses(scene, batch, coefficient_weight)
-    nothing = dict.fromkeys(("latent", "kl", "mask"), torch.zeros(()))
-    return parts["instance"] + parts["motion"] + 0.1 * parts["duration"], nothing | parts

@@ -26,6 +26,7 @@ from momap_ros.model.codec import load_codec
 from momap_ros.training.batches import TRAINING, make_batch
 from momap_ros.training.loop import average_gradients, batch_indices, keep_options, save_state, update_average
 from momap_ros.training.small import MALLOC
+from momap_ros.training.scene_losses import encoder_loss
 from momap_ros.training.steps import SmallTraining, step_size
 
 KL_WEIGHTS = {
@@ -177,7 +178,8 @@ class Run:
         kl_weight = options.kl_weight_at(self.step)
         if isinstance(model, conditional_vae.ConditionalVAE):
             if self.step < options.encoder_steps:
-                return conditional_vae.encoder_loss(model, batch, self.coefficient_weight)
+                loss, parts = encoder_loss(model.scene_encoder, batch, self.coefficient_weight)
+                return loss, dict.fromkeys(("latent", "kl", "mask"), torch.zeros(())) | parts
             code = (len(indices), conditional_vae.CODE_CHANNELS, conditional_vae.CODE_GRID, conditional_vae.CODE_GRID)
             return conditional_vae.training_loss(
                 model,

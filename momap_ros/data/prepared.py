@@ -40,6 +40,8 @@ CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
 ROBOT_LABEL = 255
 OBSERVED_SHARE = 0.5
 MAX_WORDINGS = 9  # the sentence and eight paraphrases
+MAX_BODIES = 32
+MAX_NAME_WORDS = 3
 MIRRORED_WORDS = {"left": "right", "right": "left"}
 _CELL_ROLE_OF = {Role.WORLD: 0, Role.ROBOT: 1, Role.ACTED: 2}
 Array = npt.NDArray[Any]
@@ -63,9 +65,10 @@ class PreparedSplit:
         latent_from_point: (S, MAX_MOVERS + 1, 3K, 4) float32.
         words: (S, MAX_WORDINGS, MAX_WORDS) int16: the sentence, then its paraphrases, then zeros.
         mirrored_words: the same with left and right exchanged, for the mirrored scene.
+        names: (S, MAX_BODIES, MAX_NAME_WORDS) int16: the words of each body's name that prompts use, then zeros.
         scale_m: (S,) float32 scene scale.
         duration_s: (S,) float32 length of the motion.
-        meta: key, text, skill and kind of every sample.
+        meta: key, texts, skill, kind and names of the bodies of every sample.
     """
 
     rgb: Array
@@ -80,6 +83,7 @@ class PreparedSplit:
     latent_from_point: Array
     words: Array
     mirrored_words: Array
+    names: Array
     scale_m: Array
     duration_s: Array
     meta: list[dict[str, Any]]
@@ -213,7 +217,8 @@ def _prepare_shard(
     for sample in read_shard(shard):
         rows.append(prepare_sample(sample, codec, observed_share))
         texts = [sample.text, *sample.paraphrases][:MAX_WORDINGS]
-        meta.append({"key": sample.key, "texts": texts, "skill": sample.skill, "kind": sample.kind})
+        named = {"texts": texts, "names": list(sample.body_names)}
+        meta.append({"key": sample.key, "skill": sample.skill, "kind": sample.kind} | named)
     return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}, meta
 
 
@@ -229,7 +234,7 @@ def prepare_split(
     """Reduce every stored sample of a split; words are added by `write_words` once the vocabulary is known.
 
     Returns:
-        The samples' key, texts (sentence and paraphrases), skill and kind, in order.
+        The samples' key, texts (sentence and paraphrases), skill, kind and names of bodies, in order.
     """
     shards = shard_paths(source, split)
     meta: list[dict[str, Any]] = []
@@ -261,12 +266,29 @@ def encode_wordings(texts: Sequence[str], vocabulary: Vocabulary, *, mirrored: b
     return numbers
 
 
+def encode_names(names: Sequence[str], vocabulary: Vocabulary) -> npt.NDArray[np.int16]:
+    """(MAX_BODIES, MAX_NAME_WORDS) numbers of the words of bodies' names.
+
+    Words that no prompt uses are left out, and sides: they change in a mirror.
+    """
+    usable = set(vocabulary.words) - set(MIRRORED_WORDS)
+    numbers = np.zeros((MAX_BODIES, MAX_NAME_WORDS), np.int16)
+    for body, name in enumerate(names[:MAX_BODIES]):
+        known = [word for word in Vocabulary.split(name.replace("_", " ")) if word in usable]
+        numbers[body, : len(known)] = [vocabulary.encode(word)[0][0] for word in known[:MAX_NAME_WORDS]]
+    return numbers
+
+
 def write_words(target: Path, meta: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:
-    """Add the encoded prompts to a prepared split."""
-    for name, mirrored in (("words", False), ("mirrored_words", True)):
-        words = np.stack([encode_wordings(row["texts"], vocabulary, mirrored=mirrored) for row in meta])
+    """Add the encoded prompts and names to a prepared split."""
+    arrays = {
+        "words": [encode_wordings(row["texts"], vocabulary, mirrored=False) for row in meta],
+        "mirrored_words": [encode_wordings(row["texts"], vocabulary, mirrored=True) for row in meta],
+        "names": [encode_names(row["names"], vocabulary) for row in meta],
+    }
+    for name, rows in arrays.items():
         with atomic_path(target / f"{name}.npy") as path, path.open("wb") as file:
-            np.save(file, words)
+            np.save(file, np.stack(rows))
 
 
 def learn_vocabulary(texts: Iterable[str]) -> Vocabulary:

@@ -32,6 +32,7 @@ class SceneEncoding:
         summary: (B, D) mean of the word tokens.
         moving_logits: (B, MAX_INSTANCES) which instance moves.
         motion: (B, MAX_INSTANCES, C) the mean latent that every instance is expected to have, over all futures.
+        names: (B, MAX_INSTANCES, W) logit of each word of the vocabulary being part of an instance's name.
         log_duration: (B,) natural logarithm of the predicted length of the motion in seconds.
     """
 
@@ -41,6 +42,7 @@ class SceneEncoding:
     summary: torch.Tensor
     moving_logits: torch.Tensor
     motion: torch.Tensor
+    names: torch.Tensor
     log_duration: torch.Tensor
 
     def repeat(self, num_hypotheses: int) -> SceneEncoding:
@@ -72,6 +74,9 @@ class Appearance(nn.Module):
 class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' classes are untyped
     """A small transformer over prompt words and instance tokens.
 
+    Which words name an instance is read from its looks first; the words of the sentence that name it, and where in the
+    sentence they stand, are then part of its token: whether it is what is put, or what something is put on.
+
     Each instance token also says how its instance is expected to move: a goal that the sentence names (put the cup on
     the plate) reaches the cells through it.
 
@@ -97,11 +102,15 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
     ) -> None:
         """Build the layers; weights are random until loaded or trained."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
-        self.words = nn.Embedding(1 + HASH_BUCKETS + len(vocabulary), width)
+        num_words = 1 + HASH_BUCKETS + len(vocabulary)
+        self.words = nn.Embedding(num_words, width)
         self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.02)
         self.empty_prompt = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.instances = nn.Sequential(nn.Linear(TOKEN_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         self.appearance = Appearance(appearance_channels, width)
+        self.names = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_words))
+        nn.init.constant_(self.names[-1].bias, -4.0)  # few words name anything
+        self.mentioned = nn.Linear(width, width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
             for _ in range(num_layers)
@@ -115,8 +124,12 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         """Encode B scenes."""
         words, valid = conditioning.words, conditioning.token_valid
         batch = words.shape[0]
-        text = torch.cat([self.empty_prompt.expand(batch, -1, -1), self.words(words) + self.positions], dim=1)
+        sentence = self.words(words) + self.positions
+        text = torch.cat([self.empty_prompt.expand(batch, -1, -1), sentence], dim=1)
         instances = self.instances(conditioning.tokens) + self.appearance(conditioning)
+        names = self.names(instances)
+        named_by = names.sigmoid().gather(2, words[:, None].expand(-1, MAX_INSTANCES, -1)) * (words > 0)[:, None]
+        instances = instances + self.mentioned(named_by.to(sentence.dtype) @ sentence)
         tokens = torch.cat([text, instances], dim=1)  # (B, 1 + MAX_WORDS + M, D)
         first = torch.zeros(batch, 1, dtype=torch.bool, device=words.device)
         padding = torch.cat([first, words == 0, ~valid], dim=1)
@@ -137,5 +150,6 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
             summary,
             self.moving(instance_tokens)[..., 0],
             motion,
+            names,
             self.duration(summary)[..., 0],
         )

@@ -50,6 +50,8 @@ class Batch:
         moving: (B, 32, 32) float, cells that move.
         slot_moves: (B, MAX_INSTANCES) float, slots most of whose cells move.
         slot_latents: (B, MAX_INSTANCES, C) mean latent of a slot's cells.
+        slot_names: (B, MAX_INSTANCES, MAX_NAME_WORDS) int64 words of the name of the body that most of a slot's cells
+            belong to; zeros where it has none.
         weights: (B, 1, 32, 32) loss weights with mean 1.
         log_duration: (B,).
     """
@@ -59,6 +61,7 @@ class Batch:
     moving: torch.Tensor
     slot_moves: torch.Tensor
     slot_latents: torch.Tensor
+    slot_names: torch.Tensor
     weights: torch.Tensor
     log_duration: torch.Tensor
 
@@ -172,6 +175,22 @@ def _draw_views(split: PreparedSplit, indices: np.ndarray, drops: Drops, rng: np
     return _Views(rgb, points, slots, colors, words, mirrored)
 
 
+def slot_names(split: PreparedSplit, indices: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """(B, MAX_INSTANCES, MAX_NAME_WORDS) words of the name of each slot's body, the one with most of its cells.
+
+    Args:
+        split: the samples.
+        indices: (B,) which of them.
+        slots: (B, 32, 32) instance slot per cell, not mirrored.
+    """
+    batch, bodies = len(indices), split.names.shape[1]
+    body = np.minimum(np.asarray(split.body[indices], np.intp), bodies - 1)
+    pair = (np.arange(batch)[:, None, None] * MAX_INSTANCES + slots) * bodies + body
+    cells = np.bincount(pair.ravel(), minlength=batch * MAX_INSTANCES * bodies).reshape(batch, MAX_INSTANCES, bodies)
+    names = np.asarray(split.names[indices], np.int64)
+    return np.asarray(names[np.arange(batch)[:, None], cells.argmax(axis=2)] * (cells.max(axis=2) > 0)[..., None])
+
+
 def _mirror(image: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """(B, H, W, ...) images with the given rows flipped from left to right."""
     choose = mirrored.reshape(-1, *(1,) * (image.ndim - 1))
@@ -185,6 +204,7 @@ def make_batch(
     batch = len(indices)
     views = _draw_views(split, indices, drops, rng)
     weights = loss_weights(split, indices, views.slots)
+    names = torch.from_numpy(slot_names(split, indices, views.slots))
     mirror = torch.from_numpy(views.mirrored)
     flip = mirror[:, None, None, None]
     latents = target_latents(split, indices)
@@ -214,4 +234,4 @@ def make_batch(
         words=torch.from_numpy(views.words),
     )
     log_duration = torch.from_numpy(np.log(np.array(split.duration_s[indices])))
-    return Batch(conditioning, latents, moving, slot_moves, slot_latents, weights, log_duration)
+    return Batch(conditioning, latents, moving, slot_moves, slot_latents, names, weights, log_duration)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as functional
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -26,10 +27,11 @@ from momap_ros.conditioning import CONDITION_CHANNELS
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
-from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
 from momap_ros.training.loop import append_row, average_gradients, keep_options, save_state, update_average
+from momap_ros.training.scene_losses import encoder_loss, scene_losses
 from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step, step_size
 
 MALLOC = {
@@ -40,7 +42,7 @@ MALLOC = {
 }
 
 
-LOSSES = ("latent", "mask", "instance", "motion", "duration")
+LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration")
 
 
 @dataclass(frozen=True)
@@ -107,50 +109,38 @@ def training_loss(
     parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, coefficient_weight)
     loss = latent + options.mask_weight * mask + options.instance_weight * parts["instance"]
     loss = loss + options.motion_weight * parts["motion"] + options.duration_weight * parts["duration"]
+    loss = loss + options.naming_weight * parts["naming"]
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
 
-def encoder_loss(
-    model: SmallModel, batch: Batch, coefficient_weight: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Loss of the steps that train the scene encoder alone."""
-    with torch.autocast(batch.latents.device.type, torch.bfloat16):
-        scene = model.scene_encoder(batch.conditioning)
-    parts = scene_losses(scene, batch, coefficient_weight)
-    loss = parts["instance"] + parts["motion"] + 0.1 * parts["duration"]
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+def start_from(model: SmallModel, folder: Path) -> list[str]:
+    """Begin with the weights of a checkpoint folder, or with the averaged ones of a run.
 
+    Returns:
+        Parameters that the folder lacks: they keep the values that they have, and are to be learned.
 
-def scene_losses(scene: SceneEncoding, batch: Batch, coefficient_weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Which instance moves, how it is expected to, and for how long: all that needs no denoiser."""
-    known = batch.conditioning.token_valid.clone()
-    known[:, 0] = False
-    return {
-        "instance": functional.binary_cross_entropy_with_logits(
-            scene.moving_logits.float()[known], batch.slot_moves[known]
-        ),
-        "motion": expected_motion_loss(scene.motion.float(), batch, known, coefficient_weight[:, :, 0, 0]),
-        "duration": functional.l1_loss(scene.log_duration.float(), batch.log_duration),
-    }
-
-
-def expected_motion_loss(
-    motion: torch.Tensor, batch: Batch, known: torch.Tensor, coefficient_weight: torch.Tensor
-) -> torch.Tensor:
-    """Squared error of the instances' mean latents: those that move weigh as much as those that do not.
-
-    Args:
-        motion: (B, MAX_INSTANCES, C) predicted.
-        batch: the truth.
-        known: (B, MAX_INSTANCES) bool, slots that own a cell.
-        coefficient_weight: (1, C), of mean 1.
+    Raises:
+        ValueError: no weights there, or those of a model with other words or of another size.
     """
-    error = ((motion - batch.slot_latents) ** 2 * coefficient_weight[:, None]).mean(dim=-1)
-    moves = known & (batch.slot_moves > 0)
-    still = known & (batch.slot_moves == 0)
-    of_moving = (error * moves).sum() / moves.sum().clamp(min=1)
-    of_still = (error * still).sum() / still.sum().clamp(min=1)
-    return torch.as_tensor((of_moving + of_still) / 2)
+    if (folder / "state.pt").exists():
+        weights = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")["average"]
+    elif (folder / "denoiser").is_dir():
+        weights = {
+            f"{part}.{name}": value.float()
+            for part in ("scene_encoder", "denoiser")
+            for name, value in load_file(folder / part / "diffusion_pytorch_model.safetensors").items()
+        }
+    else:
+        raise ValueError(f"{folder}: expected a run (state.pt) or a checkpoint folder (denoiser/), found neither")
+    own = model.state_dict()
+    unfit = sorted(name for name in weights if name not in own or own[name].shape != weights[name].shape)
+    if unfit:
+        raise ValueError(
+            f"{folder}: expected weights of this model, of which these do not fit: {', '.join(unfit)}; prepare the data "
+            "with the vocabulary and the codec of those weights (momap train prepare --keep-codec)"
+        )
+    model.load_state_dict(weights, strict=False)
+    return sorted(set(own) - set(weights))
 
 
 class Run:
@@ -178,12 +168,15 @@ class Run:
         )
         self.step = 0
         state_path = out / "state.pt"
-        if state_path.exists():
+        if state_path.exists():  # else this run begins: from random weights, or from those of another run
             state = torch.load(state_path, weights_only=True, map_location=self.device)
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
+        elif options.start_from:
+            start_from(self.model, Path(options.start_from))
+            self.average.load_state_dict(self.model.state_dict())
         scheduler = shifted_cosine_scheduler(options.shift)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         relative = (self.codec.coefficient_std / self.codec.coefficient_std[0]).sqrt()
@@ -211,7 +204,8 @@ class Run:
         # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             if self.step < options.encoder_steps:
-                loss, parts = encoder_loss(self.model, batch, self.coefficient_weight)
+                loss, losses = encoder_loss(self.model.scene_encoder, batch, self.coefficient_weight)
+                parts = {name: float(value.detach()) for name, value in losses.items()}
             else:
                 loss, parts = training_loss(
                     self.model,
@@ -290,6 +284,11 @@ def main() -> int:
         default=0,
         help="the first of them, which train the scene encoder alone and are four times as fast (default 0)",
     )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="begin with the weights of this run or checkpoint folder: to train longer, or to fit them to other data",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each (default 2)")
     parser.add_argument("--save-every", type=int, default=250, help="steps between two saved states (default 250)")
     parser.add_argument("--seed", type=int, default=0)
@@ -300,7 +299,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    chosen = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
+    chosen: dict[str, Any] = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
+    if arguments.start_from:
+        chosen["start_from"] = str(arguments.start_from.absolute())
     options = SmallTraining(steps=arguments.steps, encoder_steps=arguments.encoder_steps, seed=arguments.seed, **chosen)
     keep_options(arguments.out, options)
     (arguments.out / "rendezvous").unlink(missing_ok=True)

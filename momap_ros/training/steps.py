@@ -33,9 +33,11 @@ class SmallTraining:
         channels: widths of the denoiser.
         mask_weight: of the moving-cell loss.
         instance_weight: of the which-instance-moves loss.
+        naming_weight: of the loss of the words that name an instance.
         motion_weight: of the expected-motion-of-an-instance loss.
         duration_weight: of the duration loss.
         seed: of weights, data order, faults and noise.
+        start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
     """
 
     steps: int
@@ -49,9 +51,11 @@ class SmallTraining:
     channels: tuple[int, int] = (96, 192)
     mask_weight: float = 0.15
     instance_weight: float = 0.1
+    naming_weight: float = 0.1
     motion_weight: float = 0.3
     duration_weight: float = 0.05
     seed: int = 0
+    start_from: str = ""
 
 
 def step_size(step: int, options: SmallTraining) -> float:

@@ -15,7 +15,6 @@ from momap_ros.baselines.conditional_vae import (
     CodeDecoder,
     ConditionalVAE,
     LossWeights,
-    encoder_loss,
     training_loss,
 )
 from momap_ros.data.prepared import PreparedSplit
@@ -93,15 +92,6 @@ def test_the_divergence_is_that_of_two_normal_distributions(codec: TemporalBasis
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(dim=(1, 2, 3)).mean()
     assert float(parts["kl"]) == pytest.approx(float(expected), rel=1e-3)
     assert float(expected) > 1
-
-
-def test_the_encoder_can_be_trained_alone(codec: TemporalBasisCodec, batch: Batch) -> None:
-    model = new_model(codec)
-    loss, parts = encoder_loss(model, batch, ONES)
-    loss.backward()
-    trained = {name.split(".")[0] for name, weights in model.named_parameters() if weights.grad is not None}
-    assert trained == {"scene_encoder"}
-    assert set(parts) == {"latent", "kl", "mask", "instance", "motion", "duration"}
 
 
 def test_the_code_is_a_part_of_the_pipelines_noise() -> None:

@@ -11,12 +11,15 @@ import torch
 from momap_ros.conditioning import GRID, MAX_WORDS, Vocabulary
 from momap_ros.data.prepared import (
     CELL_ROLES,
+    MAX_BODIES,
+    MAX_NAME_WORDS,
     MAX_WORDINGS,
     MOVING_THRESHOLD_M,
     PreparedSplit,
     balanced_trajectories,
     cell_role,
     displacement_matrices,
+    encode_names,
     learn_vocabulary,
     prepare_sample,
     sample_cells,
@@ -53,7 +56,13 @@ def test_samples_keep_their_order(split: PreparedSplit, simulated: list[Sample])
     assert len(split) == len(simulated)
     for row, sample in zip(split.meta, simulated, strict=True):
         texts = [sample.text, *sample.paraphrases]
-        assert row == {"key": sample.key, "texts": texts, "skill": sample.skill, "kind": sample.kind}
+        assert row == {
+            "key": sample.key,
+            "skill": sample.skill,
+            "kind": sample.kind,
+            "texts": texts,
+            "names": list(sample.body_names),
+        }
     np.testing.assert_allclose(split.duration_s, [sample.duration_s for sample in simulated])
 
 
@@ -150,9 +159,18 @@ def test_the_vocabulary_is_learned_from_words() -> None:
     assert learn_vocabulary(["Lift the red can.", "lift it"]).words == ("can", "it", "lift", "red", "the")
 
 
+def test_names_keep_the_words_that_prompts_use_and_no_sides() -> None:
+    vocabulary = Vocabulary(["faucet", "handle", "left", "orange"])
+    numbers = encode_names(["world", "left_finger", "orange orange", "faucet_handle"], vocabulary)
+    assert numbers.shape == (MAX_BODIES, MAX_NAME_WORDS)
+    faucet, handle, _, orange = (int(vocabulary.encode(word)[0][0]) for word in vocabulary.words)
+    np.testing.assert_array_equal(numbers[:4], [(0, 0, 0), (0, 0, 0), (orange, orange, 0), (faucet, handle, 0)])
+    assert not numbers[4:].any()
+
+
 def test_words_are_written_beside_the_arrays(tmp_path: Path) -> None:
     texts = [["b a", "a"], ["a left"]]
-    write_words(tmp_path, [{"texts": wordings} for wordings in texts], Vocabulary(["a", "b", "left", "right"]))
+    write_words(tmp_path, [{"texts": wordings, "names": ["a"]} for wordings in texts], Vocabulary(["a", "b", "left", "right"]))
     stored, mirrored = np.load(tmp_path / "words.npy"), np.load(tmp_path / "mirrored_words.npy")
     assert stored.shape == mirrored.shape == (2, MAX_WORDINGS, MAX_WORDS)
     assert stored[0, 0, 0] == stored[1, 0, 0] + 1

@@ -64,6 +64,7 @@ def test_shapes_are_those_documented(encoder: SceneEncoder) -> None:
     assert encoding.summary.shape == (2, width)
     assert encoding.moving_logits.shape == (2, MAX_INSTANCES)
     assert encoding.motion.shape == (2, MAX_INSTANCES, encoder.config["latent_channels"])
+    assert encoding.names.shape == (2, MAX_INSTANCES, 1 + HASH_BUCKETS + len(encoder.config["vocabulary"]))
     assert encoding.log_duration.shape == (2,)
 
 
@@ -106,6 +107,28 @@ def test_the_look_of_an_instance_beyond_its_means_is_read(encoder: SceneEncoder)
     torch.testing.assert_close(assemble(**inputs).tokens, assemble(**striped).tokens, atol=1e-5, rtol=1e-5)
     first, second = encoder(assemble(**inputs)).motion[0, 1], encoder(assemble(**striped)).motion[0, 1]
     assert not torch.allclose(first, second, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_an_instance_hears_of_the_words_that_name_it(tiny_checkpoint: Path) -> None:
+    """With the attention switched off only a word that names the instance changes its token."""
+    encoder: SceneEncoder = MoMapPipeline.from_pretrained(tiny_checkpoint).scene_encoder
+    encoder.layers = torch.nn.ModuleList()
+    encoder.names[-1].weight.zero_()
+    encoder.names[-1].bias.fill_(-30.0)
+    encoder.names[-1].bias[5] = 30.0  # everything is called by word 5
+    inputs = scene_inputs(1)
+    inputs["words"][0, :3] = torch.tensor([7, 5, 9])
+    named = encoder(assemble(**inputs)).motion[0]
+    inputs["words"][0, :3] = torch.tensor([8, 5, 6])  # other words around it say nothing
+    torch.testing.assert_close(encoder(assemble(**inputs)).motion[0], named)
+    inputs["words"][0, :3] = torch.tensor([5, 7, 9])  # where it stands does: is it put, or is something put on it?
+    assert not torch.allclose(encoder(assemble(**inputs)).motion[0], named, atol=1e-4)
+    inputs["words"][0, :3] = torch.tensor([7, 8, 9])  # not named
+    unnamed = encoder(assemble(**inputs)).motion[0]
+    inputs["words"][0, :3] = 0  # no sentence
+    torch.testing.assert_close(encoder(assemble(**inputs)).motion[0], unnamed)
+    assert not torch.allclose(unnamed, named, atol=1e-4)
 
 
 @torch.inference_mode()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from momap_ros.conditioning import GRID, HASH_BUCKETS, MAX_INSTANCES
 from momap_ros.data.prepared import CELL_ROLES, PreparedSplit, sample_cells
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import HINT_THRESHOLD_M, LOSS_SHARE, TRAINING, Batch, Drops, loss_weights, make_batch
+from momap_ros.training.batches import HINT_THRESHOLD_M, LOSS_SHARE, TRAINING, Batch, Drops, loss_weights, make_batch, slot_names
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
@@ -211,6 +212,7 @@ def test_two_moved_objects_halve_their_share_and_a_tiny_one_gets_part_of_it() ->
         latent_from_point=unused,
         words=unused,
         mirrored_words=unused,
+        names=unused,
         scale_m=unused,
         duration_s=unused,
         meta=[{}],
@@ -222,6 +224,22 @@ def test_two_moved_objects_halve_their_share_and_a_tiny_one_gets_part_of_it() ->
     lost = loss_weights(split, np.array([0]), slots).numpy()[0, 0]
     assert not lost[body[0] == 8].any()  # no forecast can move what belongs to no instance
     assert lost[body[0] == 0].all()
+
+
+def test_a_slot_has_the_name_of_most_of_its_cells() -> None:
+    """Slot 1 covers six cells of body 3 and three of body 5; slot 2 has a body beyond the stored ones."""
+    body = np.zeros((1, GRID, GRID), np.uint8)
+    body[0, 0, :6], body[0, 1, :3], body[0, 2, :2] = 3, 5, 200
+    slots = np.zeros((1, GRID, GRID), np.int64)
+    slots[0, :2, :6], slots[0, 2, :2] = 1, 2
+    slots[0, 1, 3:6] = 0
+    names = np.zeros((1, 8, 3), np.int16)
+    names[0, 0], names[0, 3], names[0, 5] = (9, 0, 0), (41, 42, 0), (43, 0, 0)
+    split = SimpleNamespace(body=body, names=names)
+    found = slot_names(cast("PreparedSplit", split), np.array([0]), slots)
+    assert found.shape == (1, MAX_INSTANCES, 3)
+    np.testing.assert_array_equal(found[0, :3], [(9, 0, 0), (41, 42, 0), (0, 0, 0)])
+    assert not found[0, 3:].any()  # no cells, no name: not that of body 0
 
 
 # --- mirrors

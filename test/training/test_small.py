@@ -13,6 +13,7 @@ import torch
 
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.training import small
 from momap_ros.training.batches import TRAINING, Batch, make_batch
 from momap_ros.training.loop import batch_indices, learning_rate
@@ -20,8 +21,8 @@ from momap_ros.training.small import (
     Launch,
     Run,
     SmallModel,
-    expected_motion_loss,
     run,
+    start_from,
     training_loss,
 )
 from momap_ros.training.steps import SmallTraining, step_size
@@ -92,21 +93,11 @@ def test_the_loss_of_an_untrained_model_is_known(prepared_folder: Path, tmp_path
         parts["latent"]
         + 0.15 * parts["mask"]
         + 0.1 * parts["instance"]
+        + 0.1 * parts["naming"]
         + 0.3 * parts["motion"]
         + 0.05 * parts["duration"],
         rel=1e-4,
     )
-
-
-def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:
-    """Errors of 2 on every moving and 1 on every resting instance: (4 + 1) / 2, however many there are of each."""
-    batch, codec = batch_of(prepared_folder, 12)
-    known = batch.conditioning.token_valid.clone()
-    known[:, 0] = False
-    assert 0 < int(batch.slot_moves[known].sum()) != int((1 - batch.slot_moves[known]).sum())
-    predicted = batch.slot_latents + 1 + batch.slot_moves[..., None]
-    weight = torch.ones(1, codec.latent_channels)
-    assert float(expected_motion_loss(predicted, batch, known, weight)) == pytest.approx(2.5, rel=1e-5)
 
 
 def test_the_loss_falls(prepared_folder: Path, tmp_path: Path) -> None:
@@ -118,7 +109,7 @@ def test_the_loss_falls(prepared_folder: Path, tmp_path: Path) -> None:
             with torch.enable_grad():
                 state.train_step()
         after = loss_of(state, batch)[1]
-    assert after["latent"] < 0.85 * before["latent"]
+    assert after["latent"] < 0.9 * before["latent"]
     assert after["mask"] < 0.9 * before["mask"]
     assert after["instance"] < before["instance"]
 
@@ -128,7 +119,7 @@ def test_the_encoders_steps_leave_the_denoiser_as_it_is(prepared_folder: Path, t
     state = new_run(prepared_folder, tmp_path, options)
     before = copy.deepcopy(state.model.state_dict())
     parts = [state.train_step() for _ in range(20)]
-    assert all(set(step) == {"instance", "motion", "duration"} for step in parts)
+    assert all(set(step) == {"instance", "naming", "motion", "duration"} for step in parts)
     assert np.mean([step["instance"] for step in parts[-5:]]) < np.mean([step["instance"] for step in parts[:5]])
     for key, value in state.model.denoiser.state_dict().items():
         assert torch.equal(value, before[f"denoiser.{key}"]), key
@@ -191,6 +182,41 @@ def test_the_average_follows_the_weights(prepared_folder: Path, tmp_path: Path) 
         after_first = 0.1 * weights[0][key] + 0.9 * weights[1][key]
         expected = 2 / 11 * after_first + 9 / 11 * weights[2][key]
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_run_begins_with_the_averaged_weights_of_another(prepared_folder: Path, tmp_path: Path) -> None:
+    first = new_run(prepared_folder, tmp_path / "first")
+    first.train_step()
+    first.save()
+    second = new_run(
+        prepared_folder, tmp_path / "second", dataclasses.replace(OPTIONS, start_from=str(tmp_path / "first"))
+    )
+    assert second.step == 0
+    for kept in (second.model, second.average):
+        assert all(torch.equal(first.average.state_dict()[key], value) for key, value in kept.state_dict().items())
+    trained = {key: value.clone() for key, value in second.model.state_dict().items()}
+    second.train_step()
+    second.save()
+    again = new_run(prepared_folder, tmp_path / "second", second.options)
+    assert again.step == 1  # continues, and does not begin once more
+    assert not torch.equal(again.model.denoiser.conv_in.weight, trained["denoiser.conv_in.weight"])
+
+
+def test_a_run_begins_with_a_checkpoint_folder(
+    tiny_checkpoint: Path, prepared_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = MoMapPipeline.from_pretrained(tiny_checkpoint)
+    vocabulary = list(pipeline.scene_encoder.config["vocabulary"])
+    latents = pipeline.denoiser.config["latent_channels"]
+    model = SmallModel(vocabulary, latents, dataclasses.replace(OPTIONS, channels=pipeline.denoiser.config["channels"]))
+    assert start_from(model, tiny_checkpoint) == []
+    assert torch.equal(model.denoiser.conv_in.weight, pipeline.denoiser.conv_in.weight)
+    assert torch.equal(model.scene_encoder.moving.weight, pipeline.scene_encoder.moving.weight)
+    fewer_words = SmallModel(vocabulary[:-1], latents, dataclasses.replace(OPTIONS, channels=(32, 64)))
+    with pytest.raises(ValueError, match=r"do not fit: .*scene_encoder.words.weight.*--keep-codec"):
+        start_from(fewer_words, tiny_checkpoint)
+    with pytest.raises(ValueError, match="found neither"):
+        start_from(model, prepared_folder)
 
 
 def test_too_few_samples_for_a_batch_are_refused(prepared_folder: Path, tmp_path: Path) -> None:

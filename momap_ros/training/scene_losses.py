@@ -1,0 +1,66 @@
+"""What the scene encoder is asked without a denoiser: what instances are called, which of them moves, how, how long."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+
+from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+from momap_ros.training.batches import Batch
+
+
+def encoder_loss(
+    encoder: SceneEncoder, batch: Batch, coefficient_weight: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss of the steps that train the scene encoder alone, and its parts."""
+    with torch.autocast(batch.latents.device.type, torch.bfloat16):
+        scene = encoder(batch.conditioning)
+    parts = scene_losses(scene, batch, coefficient_weight)
+    return parts["instance"] + parts["motion"] + 0.3 * parts["naming"] + 0.1 * parts["duration"], parts
+
+
+def scene_losses(scene: SceneEncoding, batch: Batch, coefficient_weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What instances are called, which of them moves, how it is expected to, for how long: what needs no denoiser."""
+    known = batch.conditioning.token_valid.clone()
+    known[:, 0] = False
+    return {
+        "instance": functional.binary_cross_entropy_with_logits(
+            scene.moving_logits.float()[known], batch.slot_moves[known]
+        ),
+        "naming": naming_loss(scene.names.float(), batch.slot_names),
+        "motion": expected_motion_loss(scene.motion.float(), batch, known, coefficient_weight[:, :, 0, 0]),
+        "duration": functional.l1_loss(scene.log_duration.float(), batch.log_duration),
+    }
+
+
+def naming_loss(names: torch.Tensor, slot_names: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of the words that name an instance, summed over words, mean over instances with a name.
+
+    Args:
+        names: (B, MAX_INSTANCES, W) logits.
+        slot_names: (B, MAX_INSTANCES, MAX_NAME_WORDS) the truth; 0 = no word.
+    """
+    target = torch.zeros_like(names).scatter_(2, slot_names, 1.0)
+    target[..., 0] = 0
+    has_name = (slot_names > 0).any(dim=2)
+    loss = functional.binary_cross_entropy_with_logits(names, target, reduction="none").sum(dim=2)
+    return torch.as_tensor((loss * has_name).sum() / has_name.sum().clamp(min=1))
+
+
+def expected_motion_loss(
+    motion: torch.Tensor, batch: Batch, known: torch.Tensor, coefficient_weight: torch.Tensor
+) -> torch.Tensor:
+    """Squared error of the instances' mean latents: those that move weigh as much as those that do not.
+
+    Args:
+        motion: (B, MAX_INSTANCES, C) predicted.
+        batch: the truth.
+        known: (B, MAX_INSTANCES) bool, slots that own a cell.
+        coefficient_weight: (1, C), of mean 1.
+    """
+    error = ((motion - batch.slot_latents) ** 2 * coefficient_weight[:, None]).mean(dim=-1)
+    moves = known & (batch.slot_moves > 0)
+    still = known & (batch.slot_moves == 0)
+    of_moving = (error * moves).sum() / moves.sum().clamp(min=1)
+    of_still = (error * still).sum() / still.sum().clamp(min=1)
+    return torch.as_tensor((of_moving + of_still) / 2)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from momap_ros.data.prepared import PreparedSplit
+from momap_ros.model.codec import load_codec
+from momap_ros.training.batches import TRAINING, make_batch
+from momap_ros.training.scene_losses import expected_motion_loss, naming_loss
+
+
+def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:
+    """Errors of 2 on every moving and 1 on every resting instance: (4 + 1) / 2, however many there are of each."""
+    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
+    batch = make_batch(split, np.arange(12), codec, drops=TRAINING, rng=np.random.default_rng(0))
+    known = batch.conditioning.token_valid.clone()
+    known[:, 0] = False
+    assert 0 < int(batch.slot_moves[known].sum()) != int((1 - batch.slot_moves[known]).sum())
+    predicted = batch.slot_latents + 1 + batch.slot_moves[..., None]
+    weight = torch.ones(1, codec.latent_channels)
+    assert float(expected_motion_loss(predicted, batch, known, weight)) == pytest.approx(2.5, rel=1e-5)
+
+
+def test_naming_counts_instances_with_a_name_only() -> None:
+    """Logits of 0 cost ln 2 per word, wherever an instance has a name; sure and right ones cost nothing."""
+    truth = torch.tensor([[[0, 0], [3, 2], [4, 0]]])  # one scene: an instance without a name, "3 2", "4"
+    assert float(naming_loss(torch.zeros(1, 3, 6), truth)) == pytest.approx(6 * math.log(2))
+    sure = torch.full((1, 3, 6), -50.0)
+    sure[0, 1, [2, 3]] = sure[0, 2, 4] = 50.0
+    sure[0, 0] = 50.0  # nobody knows what this one is called
+    assert float(naming_loss(sure, truth)) == pytest.approx(0.0, abs=1e-6)
+    assert float(naming_loss(torch.zeros(1, 3, 6), torch.zeros(1, 3, 2, dtype=torch.int64))) == 0
