@@ -25,8 +25,8 @@ from momap_ros.files import atomic_path
 from momap_ros.model.codec import load_codec
 from momap_ros.training.batches import TRAINING, make_batch
 from momap_ros.training.loop import average_gradients, batch_indices, keep_options, save_state, update_average
-from momap_ros.training.small import MALLOC
 from momap_ros.training.scene_losses import encoder_loss
+from momap_ros.training.small import MALLOC
 from momap_ros.training.steps import SmallTraining, step_size
 
 KL_WEIGHTS = {

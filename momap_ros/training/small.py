@@ -136,8 +136,8 @@ def start_from(model: SmallModel, folder: Path) -> list[str]:
     unfit = sorted(name for name in weights if name not in own or own[name].shape != weights[name].shape)
     if unfit:
         raise ValueError(
-            f"{folder}: expected weights of this model, of which these do not fit: {', '.join(unfit)}; prepare the data "
-            "with the vocabulary and the codec of those weights (momap train prepare --keep-codec)"
+            f"{folder}: expected weights of this model, of which these do not fit: {', '.join(unfit)}; prepare the "
+            "data with the vocabulary and the codec of those weights (momap train prepare --keep-codec)"
         )
     model.load_state_dict(weights, strict=False)
     return sorted(set(own) - set(weights))

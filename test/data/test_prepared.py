@@ -170,7 +170,9 @@ def test_names_keep_the_words_that_prompts_use_and_no_sides() -> None:
 
 def test_words_are_written_beside_the_arrays(tmp_path: Path) -> None:
     texts = [["b a", "a"], ["a left"]]
-    write_words(tmp_path, [{"texts": wordings, "names": ["a"]} for wordings in texts], Vocabulary(["a", "b", "left", "right"]))
+    write_words(
+        tmp_path, [{"texts": wordings, "names": ["a"]} for wordings in texts], Vocabulary(["a", "b", "left", "right"])
+    )
     stored, mirrored = np.load(tmp_path / "words.npy"), np.load(tmp_path / "mirrored_words.npy")
     assert stored.shape == mirrored.shape == (2, MAX_WORDINGS, MAX_WORDS)
     assert stored[0, 0, 0] == stored[1, 0, 0] + 1

@@ -13,7 +13,16 @@ import torch
 from momap_ros.conditioning import GRID, HASH_BUCKETS, MAX_INSTANCES
 from momap_ros.data.prepared import CELL_ROLES, PreparedSplit, sample_cells
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import HINT_THRESHOLD_M, LOSS_SHARE, TRAINING, Batch, Drops, loss_weights, make_batch, slot_names
+from momap_ros.training.batches import (
+    HINT_THRESHOLD_M,
+    LOSS_SHARE,
+    TRAINING,
+    Batch,
+    Drops,
+    loss_weights,
+    make_batch,
+    slot_names,
+)
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample

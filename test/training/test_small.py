@@ -202,9 +202,7 @@ def test_a_run_begins_with_the_averaged_weights_of_another(prepared_folder: Path
     assert not torch.equal(again.model.denoiser.conv_in.weight, trained["denoiser.conv_in.weight"])
 
 
-def test_a_run_begins_with_a_checkpoint_folder(
-    tiny_checkpoint: Path, prepared_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_begins_with_a_checkpoint_folder(tiny_checkpoint: Path, prepared_folder: Path) -> None:
     pipeline = MoMapPipeline.from_pretrained(tiny_checkpoint)
     vocabulary = list(pipeline.scene_encoder.config["vocabulary"])
     latents = pipeline.denoiser.config["latent_channels"]
