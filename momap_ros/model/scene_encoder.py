@@ -108,8 +108,9 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         self.empty_prompt = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.instances = nn.Sequential(nn.Linear(TOKEN_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         self.appearance = Appearance(appearance_channels, width)
-        self.names = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_words))
-        nn.init.constant_(self.names[-1].bias, -4.0)  # few words name anything
+        to_names = nn.Linear(width, num_words)
+        nn.init.constant_(to_names.bias, -4.0)  # few words name anything
+        self.names = nn.Sequential(nn.Linear(width, width), nn.SiLU(), to_names)
         self.mentioned = nn.Linear(width, width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)

@@ -18,6 +18,9 @@ HINT_THRESHOLD_M = 0.02
 # Shares of the loss per sample, each spread over the cells of its group: a small object counts like a large one.
 LOSS_SHARE = {"world": 0.25, "robot": 0.30, "moved": 0.30, "still": 0.15}
 MIN_GROUP_CELLS = 4
+# Words of a sentence that are replaced by unknown ones: any, and those that name something in the scene. Then the rest
+# of the name, what else is there, and what can be done with it at all has to say what is meant.
+STRANGE_SHARE, STRANGE_NAME_SHARE = 0.03, 0.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +172,10 @@ def _draw_views(split: PreparedSplit, indices: np.ndarray, drops: Drops, rng: np
         words[row] = wordings[wording]
         if drops.faults:
             rgb[row] = augment.faulty_colors(rgb[row], rng)
-            strange = (words[row] > 0) & (rng.random(words.shape[1]) < 0.03)
-            words[row] = np.where(strange, 1 + rng.integers(0, HASH_BUCKETS, words.shape[1]), words[row])
+            names = np.isin(words[row], split.names[index])
+            share = np.where(names, STRANGE_NAME_SHARE, STRANGE_SHARE) * (words[row] > 0)
+            strange = 1 + rng.integers(0, HASH_BUCKETS, words.shape[1])
+            words[row] = np.where(rng.random(words.shape[1]) < share, strange, words[row])
         words[row] *= rng.random() < drops.text
     return _Views(rgb, points, slots, colors, words, mirrored)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from momap_ros.conditioning import GRID, IMAGE_SIZE
 from momap_ros.files import atomic_path
-from momap_ros.model.checkpoint import write_info
+from momap_ros.model.checkpoint import read_info, write_info
 from momap_ros.model.codec import TemporalBasisCodec, load_codec
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.schedule import shifted_cosine_scheduler
@@ -41,17 +41,30 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
     pipeline = MoMapPipeline(model.scene_encoder, model.denoiser, codec, shifted_cosine_scheduler(options.shift))
     samples: dict[str, Any] = json.loads(manifest.read_text())
     training = {
-        "options": asdict(options),
+        "options": asdict(options) | {"start_from": Path(options.start_from).name},
         "steps_done": state["step"],
         "samples_seen": state["step"] * options.batch_size,
         "image_size": IMAGE_SIZE,
         "grid": GRID,
         "simulator": {"mujoco": samples["mujoco"], "package": samples["package"]} | _training_split(samples),
     }
+    if options.start_from:
+        training["began_with"] = _began_with(Path(options.start_from))
     with atomic_path(out) as folder:
         pipeline.save_pretrained(folder)
         write_info(folder, codec.num_steps, training)
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def _began_with(folder: Path) -> dict[str, Any]:
+    """How the weights were trained that a run began with: those of a run, or of a checkpoint folder."""
+    if not (folder / "state.pt").exists():
+        training: dict[str, Any] = read_info(folder)["training"]
+        return training
+    options = json.loads((folder / "options.json").read_text())
+    steps = int(torch.load(folder / "state.pt", weights_only=True)["step"])
+    began = {"began_with": _began_with(Path(options["start_from"]))} if options.get("start_from") else {}
+    return {"options": options | {"start_from": Path(options.get("start_from", "")).name}, "steps_done": steps} | began
 
 
 def _training_split(manifest: dict[str, Any]) -> dict[str, Any]:

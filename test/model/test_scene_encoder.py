@@ -114,9 +114,11 @@ def test_an_instance_hears_of_the_words_that_name_it(tiny_checkpoint: Path) -> N
     """With the attention switched off only a word that names the instance changes its token."""
     encoder: SceneEncoder = MoMapPipeline.from_pretrained(tiny_checkpoint).scene_encoder
     encoder.layers = torch.nn.ModuleList()
-    encoder.names[-1].weight.zero_()
-    encoder.names[-1].bias.fill_(-30.0)
-    encoder.names[-1].bias[5] = 30.0  # everything is called by word 5
+    last = encoder.names[-1]
+    assert isinstance(last, torch.nn.Linear)
+    last.weight.zero_()
+    last.bias.fill_(-30.0)
+    last.bias[5] = 30.0  # everything is called by word 5
     inputs = scene_inputs(1)
     inputs["words"][0, :3] = torch.tensor([7, 5, 9])
     named = encoder(assemble(**inputs)).motion[0]

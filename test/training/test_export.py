@@ -89,6 +89,23 @@ def test_the_checkpoint_says_how_it_came_to_be(exported: Path) -> None:
     }
 
 
+def test_a_checkpoint_says_what_its_run_began_with(
+    finished: Path, exported: Path, prepared_folder: Path, tmp_path: Path
+) -> None:
+    """No folder of this machine is written down; what was trained before is, as far back as there is a record."""
+    for begun, steps_done in ((finished, 2), (exported, 2)):
+        out = tmp_path / begun.name
+        options = replace(OPTIONS, steps=1, start_from=str(begun))
+        run(0, Launch(prepared_folder, out, options, workers=1, save_every=1))
+        (out / "options.json").write_text(json.dumps(vars(options)))
+        export(out, prepared_folder, finished / "manifest.json", out / "weights")
+        training = read_info(out / "weights")["training"]
+        assert training["options"]["start_from"] == begun.name
+        assert training["began_with"]["steps_done"] == steps_done
+        assert training["began_with"]["options"]["steps"] == 2
+        assert str(tmp_path) not in json.dumps(training)
+
+
 def test_the_schedule_is_that_of_the_training(exported: Path) -> None:
     from momap_ros.model.schedule import shifted_cosine_scheduler
 
