@@ -79,6 +79,11 @@ class Conditioning:
     token_valid: torch.Tensor
     words: torch.Tensor
 
+    @property
+    def positions(self) -> torch.Tensor:
+        """(B, MAX_INSTANCES, 3) mean of each slot's points, in scene scales from the point at the scene's depth."""
+        return self.tokens[..., 6:9]
+
 
 class Vocabulary:
     """Words of prompts as integers; unknown words share a few hashed numbers and are reported.

@@ -71,6 +71,44 @@ class Appearance(nn.Module):
         return torch.as_tensor(self.out(torch.cat([mean, (square - mean**2).clamp(min=0)], dim=-1)))
 
 
+class Pointing(nn.Module):
+    """Motions toward other instances: each head points at one of them and gives the way there a course over time.
+
+    A goal that the sentence names is a place in space: its vector times a course is what a network of this size would
+    otherwise have to multiply out by itself. Vectors turn with the camera, so these motions do.
+    """
+
+    def __init__(self, width: int, latent_channels: int, heads: int = 8, key_width: int = 16) -> None:
+        """Build the layers; the courses begin at zero."""
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, heads * key_width)
+        self.key = nn.Linear(width, heads * key_width)
+        self.course = nn.Linear(width, heads * latent_channels // 3)
+        nn.init.zeros_(self.course.weight)
+        nn.init.zeros_(self.course.bias)
+
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Mean latents of M instances, x, then y, then z.
+
+        Args:
+            tokens: (B, M, width).
+            positions: (B, M, 3) in scene scales.
+            valid: (B, M) bool, instances that exist; at least one per scene.
+
+        Returns:
+            (B, M, C).
+        """
+        query, key, course = (
+            layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.course)
+        )  # (B, H, M, ...)
+        logits = query @ key.transpose(2, 3) / key.shape[3] ** 0.5
+        pointed_at = logits.masked_fill(~valid[:, None, None], float("-inf")).softmax(dim=3)
+        toward = pointed_at.to(positions.dtype) @ positions[:, None] - positions[:, None]
+        return torch.einsum("bhmc,bhmk->bmck", toward.to(course.dtype), course).flatten(2)
+
+
 class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' classes are untyped
     """A small transformer over prompt words and instance tokens.
 
@@ -119,6 +157,7 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         self.moving = nn.Linear(width, 1)
         self.duration = nn.Linear(width, 1)
         self.motion = nn.Linear(width, latent_channels)
+        self.pointing = Pointing(width, latent_channels)
         self.write_back = nn.Linear(width, written_channels)
 
     def forward(self, conditioning: Conditioning) -> SceneEncoding:
@@ -140,7 +179,7 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         is_text = (~padding[:, :num_text, None]).to(tokens.dtype)
         summary = (tokens[:, :num_text] * is_text).sum(dim=1) / is_text.sum(dim=1)
         instance_tokens = tokens[:, num_text:]
-        motion = self.motion(instance_tokens)
+        motion = self.motion(instance_tokens) + self.pointing(instance_tokens, conditioning.positions, valid)
         written = torch.cat([self.write_back(instance_tokens), motion], dim=-1) * valid[..., None]  # (B, M, W + C)
         cells = conditioning.slots.flatten(1)[..., None].expand(-1, -1, written.shape[-1])
         on_cells = written.gather(1, cells).transpose(1, 2).unflatten(2, conditioning.maps.shape[2:])

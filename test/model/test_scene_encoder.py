@@ -18,7 +18,7 @@ from momap_ros.conditioning import (
     assemble,
 )
 from momap_ros.model.pipeline import MoMapPipeline
-from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
+from momap_ros.model.scene_encoder import Pointing, SceneEncoder, SceneEncoding
 
 NUM_SLOTS = 5
 
@@ -131,6 +131,38 @@ def test_an_instance_hears_of_the_words_that_name_it(tiny_checkpoint: Path) -> N
     inputs["words"][0, :3] = 0  # no sentence
     torch.testing.assert_close(encoder(assemble(**inputs)).motion[0], unnamed)
     assert not torch.allclose(unnamed, named, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_head_that_points_at_an_instance_moves_there() -> None:
+    """Course 1 for the first function of time and 0.5 for the second: all go to where slot 2 is, and it rests."""
+    pointing = Pointing(width=4, latent_channels=9, heads=1, key_width=2)
+    for layer in (pointing.query, pointing.key):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    pointing.query.bias.fill_(50.0)
+    pointing.key.weight[:, 0] = 1.0
+    pointing.course.bias[:2] = torch.tensor([1.0, 0.5])
+    tokens = torch.zeros(1, 4, 4)
+    tokens[0, 2, 0] = 1.0  # the one that is pointed at
+    tokens[0, 3, 0] = 9.0  # does not exist
+    positions = torch.tensor([[[0.0, 0, 0], [1, 2, 3], [4, 4, 4], [7, 7, 7]]])
+    motion = pointing(tokens, positions, torch.tensor([[True, True, True, False]])).unflatten(2, (3, 3))
+    toward = torch.tensor([[4.0, 4, 4], [3, 2, 1], [0, 0, 0]])
+    torch.testing.assert_close(motion[0, :3, :, 0], toward)
+    torch.testing.assert_close(motion[0, :3, :, 1], toward / 2)
+    assert not motion[..., 2].any()
+    assert not Pointing(width=4, latent_channels=9)(tokens, positions, torch.ones(1, 4, dtype=torch.bool)).any()
+
+
+@torch.inference_mode()
+def test_positions_are_the_means_of_the_points() -> None:
+    inputs = scene_inputs()
+    conditioning = assemble(**inputs)
+    scale = inputs["scale_m"][1]
+    points = inputs["points_in_camera"][1][inputs["slots"][1] == 3]
+    expected = (points.mean(dim=0) - torch.tensor([0.0, 0.0, 1.0]) * scale) / scale
+    torch.testing.assert_close(conditioning.positions[1, 3], expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -95,6 +95,7 @@ def test_a_checkpoint_says_what_its_run_began_with(
     """No folder of this machine is written down; what was trained before is, as far back as there is a record."""
     for begun, steps_done in ((finished, 2), (exported, 2)):
         out = tmp_path / begun.name
+        out.mkdir()
         options = replace(OPTIONS, steps=1, start_from=str(begun))
         run(0, Launch(prepared_folder, out, options, workers=1, save_every=1))
         (out / "options.json").write_text(json.dumps(vars(options)))
