@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from momap_ros.simulation import shards
-from momap_ros.simulation.manifest import build_manifest, differing_makers, first_difference, read_manifest, tasks_of
+from momap_ros.simulation.manifest import (
+    build_manifest,
+    differing_makers,
+    first_difference,
+    read_manifest,
+    tasks_of,
+    unknown_hashes,
+    write_manifest,
+)
 from momap_ros.simulation.shard_folder import ShardFolder
 from momap_ros.simulation.shard_run import ProgressBar, make_shards, note
 from momap_ros.simulation.shards import ShardTask
@@ -43,6 +51,8 @@ examples:
     momap simulate --split train --first-episode 50000 --episodes 10000 --out data_cache
   the very same shards again, elsewhere, compared byte for byte
     momap simulate --from-manifest data_cache/manifest.json --out copy
+  a manifest for others to make shards from, before they are made here; hashes of those that are in data_cache
+    momap simulate --split train --episodes 51000 --size 128 --plan plan.json --out data_cache
 
 how many: --count asks for successful rollouts. Episodes are tried in the order of their numbers, in shards of
   {shards.EPISODES_PER_SHARD}, and the data set is the smallest number of whole shards that holds as many.
@@ -51,6 +61,7 @@ how many: --count asks for successful rollouts. Episodes are tried in the order 
 what comes out: SPLIT-FIRST-STOP.tar per shard, a plain tar with WebDataset names, and beside it a report. Any tar tool,
   webdataset, or momap_ros.data.sample.read_shard reads it; a training job streams it without a file per image.
   manifest.json: versions, seeds, counts per skill (tried, failed, stored), sha256 of every shard, time, dead workers.
+  A plan is a manifest too; it lacks the sha256 of shards that were not there.
 
 interrupted? Give the same command again: whole shards are kept, nothing is lost but the shards being written. A worker
   that dies is named and replaced, and its shard made again; a shard that ends {MAX_DEATHS} workers stops the run
@@ -133,16 +144,42 @@ def generate(request: Request, folder: Path, num_workers: int) -> dict[str, Any]
     return manifest
 
 
+def plan(request: Request, folder: Path, path: Path) -> dict[str, Any]:
+    """Write the manifest that a folder would have if all shards of a request were made; make none.
+
+    Args:
+        request: which shards.
+        folder: where they would lie. Shards of the request that are there already are listed with their hashes; nothing
+            in the folder is changed, and it may be missing.
+        path: the manifest.
+
+    Returns:
+        The manifest, see `build_manifest`.
+
+    Raises:
+        ValueError: the request counts rollouts, or its shards do not fit into the folder, see `generate`.
+    """
+    if request.episodes is None:
+        raise ValueError("plan: expected episodes, got a count: how many succeed is known once they are made")
+    shard_folder = ShardFolder(folder, note)
+    shard_folder.refuse_conflicts(request.tasks())
+    made = {ShardTask(**report["task"]): report for report in shard_folder.reports()}
+    manifest = build_manifest((made.get(task, task) for task in request.tasks()), [], asdict(request))
+    write_manifest(path, manifest)
+    return manifest
+
+
 def regenerate(manifest_path: Path, folder: Path, num_workers: int) -> str | None:
     """Make the shards of a manifest again and compare them with it, byte for byte.
 
     Args:
-        manifest_path: what `generate` wrote.
+        manifest_path: what `generate` or `plan` wrote.
         folder: for the new shards; not the manifest's own.
         num_workers: processes, one core each.
 
     Returns:
-        The first difference in words, None where there is none.
+        The first difference in words, None where there is none. Shards whose hash the manifest does not know are named
+        on standard error; the hashes are in the new folder's manifest.
 
     Raises:
         ValueError: the manifest was made by another simulator, or the folder holds something else.
@@ -162,6 +199,8 @@ def regenerate(manifest_path: Path, folder: Path, num_workers: int) -> str | Non
         arguments = {"from_manifest": manifest_path.name, "workers": num_workers}
         manifest = build_manifest(shard_folder.reports(), shard_folder.deaths(), arguments)
         shard_folder.finish(manifest, expected["splits"])
+        for name in unknown_hashes(expected):
+            note(f"{name}.tar: made, hash not known before")
         return first_difference(expected, folder)
 
 
@@ -171,16 +210,25 @@ def main() -> int:
     options = parser.parse_args()
     chosen = {name: value for name, value in vars(options).items() if name in _CHOICES and value is not None}
     if options.from_manifest is not None:
-        if chosen:
-            parser.error(f"--from-manifest: the manifest says everything else, but {sorted(chosen)} was given too")
+        given = sorted(chosen) + ["plan"] * (options.plan is not None)
+        if given:
+            parser.error(f"--from-manifest: the manifest says everything else, but {given} was given too")
         difference = regenerate(options.from_manifest, options.out, options.workers)
-        note(difference or f"{options.out}: identical to {options.from_manifest}")
+        note(difference or f"{options.out}: no difference from {options.from_manifest}")
         return int(difference is not None)
     if options.split is None:
         parser.error("expected --split")
     if "size" in chosen:
         chosen["width"], chosen["height"] = chosen.pop("size")
-    manifest = generate(Request(**chosen), options.out, options.workers)
+    request = Request(**chosen)
+    if options.plan is not None:
+        manifest = plan(request, options.out, options.plan)
+        planned = len(manifest["splits"][request.split]["shards"])
+        note(
+            f"{options.plan}: {planned} shards, {planned - len(unknown_hashes(manifest))} with hashes from {options.out}"
+        )
+        return 0
+    manifest = generate(request, options.out, options.workers)
     entry = manifest["splits"][options.split]
     note(
         f"{options.out}: {entry['rollouts']} rollouts, {entry['samples']} samples of {options.split}, "
@@ -198,6 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--episodes", type=int, metavar="N", help="episodes to try, whether they succeed or not")
     what.add_argument(
         "--from-manifest", type=Path, metavar="FILE", help="make these shards again and compare; exit code 1: different"
+    )
+    parser.add_argument(
+        "--plan", type=Path, metavar="FILE", help="write the manifest of all that --out would hold; make no shard"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
     parser.add_argument("--split", choices=SPLITS, help="which set of episodes")

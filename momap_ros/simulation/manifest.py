@@ -1,13 +1,15 @@
-"""manifest.json: what a folder of shards holds, and what it takes to make the same bytes again."""
+"""manifest.json: what a folder of shards holds or is planned to, and what it takes to make the same bytes again."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from momap_ros.files import atomic_path
 from momap_ros.simulation.shards import SHAPE, ShardTask, describe_makers, sha256_of
 
 FORMAT = "momap_samples/2"
@@ -20,45 +22,46 @@ _MAY_CHANGE_BYTES = ("package", "commit", "numpy", "opencv")
 
 
 def build_manifest(
-    reports: Iterable[Mapping[str, Any]], dead_workers: list[dict[str, Any]], arguments: Mapping[str, Any]
+    shards: Iterable[ShardTask | Mapping[str, Any]],
+    dead_workers: list[dict[str, Any]],
+    arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of shards with these reports.
+    """The manifest of these shards.
 
     Args:
-        reports: of every shard, as `make_shard` returns them.
+        shards: by split and episode: of one that is made the report, as `make_shard` returns it; of another its task.
         dead_workers: all that ever died over the folder: number, pid, cause, shard and episode.
         arguments: of the command that was given last.
 
     Returns:
-        JSON. Per split: shape of the samples; ranges of episodes (first, one past the last); numbers of samples and
-        rollouts (successful episodes that are stored); `skills` and `no_scene` as in `make_shard`; one entry per shard;
-        seconds, over all processes; the most memory that a worker held. `made_with`: one entry per combination of
-        versions that made a shard.
+        JSON. Per split: shape of the samples; ranges of episodes (first, one past the last); one entry per shard, with
+        samples, bytes and sha256 where it is made. Of what is made: numbers of samples and rollouts (successful
+        episodes that are stored); `skills` and `no_scene` as in `make_shard`; seconds, over all processes; the most
+        memory that a worker held. `made_with`: one entry per combination of versions that made a shard.
+        `planned_with`: the versions that are here, if a shard is still to be made; else None.
     """
     makers: list[dict[str, Any]] = []
     splits: dict[str, dict[str, Any]] = {}
-    for report in reports:
-        if report["made_with"] not in makers:
-            makers.append(report["made_with"])
-        task = ShardTask(**report["task"])
-        entry = splits.setdefault(task.split, _empty_entry(task))
-        entry["episodes"].append([task.first, task.stop])
-        for name in ("samples", "rollouts", "no_scene", "bytes", "wall_s", "cpu_s"):
-            entry[name] = round(entry[name] + report[name], 2)
-        for skill, counts in report["skills"].items():
-            entry["skills"][skill] = dict(Counter(entry["skills"].get(skill, {})) + Counter(counts))
-        entry["memory_mib"] = max(entry["memory_mib"], report["worker"]["memory_mib"])
-        shard = {"name": task.name, "first": task.first, "stop": task.stop}
-        entry["shards"].append(shard | {name: report[name] for name in ("samples", "bytes", "sha256")})
+    here = describe_makers()
+    planned_with = None
+    for shard in shards:
+        if isinstance(shard, ShardTask):
+            planned_with = here
+            _list_shard(splits, shard, {})
+            continue
+        if shard["made_with"] not in makers:
+            makers.append(shard["made_with"])
+        task = ShardTask(**shard["task"])
+        _count(_list_shard(splits, task, {name: shard[name] for name in ("samples", "bytes", "sha256")}), shard)
     for entry in splits.values():
         entry["skills"] = dict(sorted(entry["skills"].items()))
-    now = describe_makers()
     return {
         "format": FORMAT,
         "licence": LICENCE,
-        "mujoco": now["mujoco"],
-        "package": now["package"],
+        "mujoco": here["mujoco"],
+        "package": here["package"],
         "made_with": makers,
+        "planned_with": planned_with,
         "seeds": SEEDS,
         "arguments": dict(arguments),
         "splits": splits,
@@ -66,10 +69,38 @@ def build_manifest(
     }
 
 
+def _list_shard(splits: dict[str, dict[str, Any]], task: ShardTask, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a shard to its split's entry, which is returned."""
+    entry = splits.setdefault(task.split, _empty_entry(task))
+    if entry["episodes"] and entry["episodes"][-1][1] == task.first:
+        entry["episodes"][-1][1] = task.stop
+    else:
+        entry["episodes"].append([task.first, task.stop])
+    entry["shards"].append({"name": task.name, "first": task.first, "stop": task.stop, **made})
+    return entry
+
+
+def _count(entry: dict[str, Any], report: Mapping[str, Any]) -> None:
+    for name in ("samples", "rollouts", "no_scene", "bytes", "wall_s", "cpu_s"):
+        entry[name] = round(entry[name] + report[name], 2)
+    for skill, counts in report["skills"].items():
+        entry["skills"][skill] = dict(Counter(entry["skills"].get(skill, {})) + Counter(counts))
+    entry["memory_mib"] = max(entry["memory_mib"], report["worker"]["memory_mib"])
+
+
 def _empty_entry(task: ShardTask) -> dict[str, Any]:
     zeros = dict.fromkeys(("samples", "rollouts", "no_scene", "bytes", "memory_mib", "wall_s", "cpu_s"), 0)
     shape = {"size": f"{task.width}x{task.height}"} | task.shape
     return shape | zeros | {"skills": {}, "episodes": [], "shards": []}
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write it whole or not at all, every shard on a line of its own."""
+    text = json.dumps(manifest, indent=2)
+    # JSON writes a line break inside a string as \\n, so these are all between its parts.
+    text = re.sub(r"[{\[][^{}\[\]]*[}\]]", lambda innermost: re.sub(r"\n *", " ", innermost[0]), text)
+    with atomic_path(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -86,7 +117,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {found}; use the version of momap_ros that wrote it")
     here = describe_makers()["mujoco"]
-    made_with = sorted({maker["mujoco"] for maker in manifest["made_with"]} - {here})
+    made_with = sorted({maker["mujoco"] for maker in _makers(manifest)} - {here})
     if made_with:
         raise ValueError(
             f"{path}: expected shards made with mujoco {here}, which is installed, got mujoco {', '.join(made_with)}: "
@@ -110,20 +141,31 @@ def tasks_of(manifest: Mapping[str, Any]) -> list[ShardTask]:
 
 
 def differing_makers(manifest: Mapping[str, Any]) -> list[str]:
-    """What is installed here in another version than the shards were made with, in words; bytes may differ for it."""
+    """What is installed here in another version than the manifest names, in words; bytes may differ for it."""
     here = describe_makers()
-    return [
-        f"{name}: made with {maker[name]}, here is {here[name]}"
-        for maker in manifest["made_with"]
+    differences = {
+        f"{name}: made with {maker[name]}, here is {here[name]}": None
+        for maker in _makers(manifest)
         for name in _MAY_CHANGE_BYTES
         if maker[name] != here[name]
-    ]
+    }
+    return list(differences)
+
+
+def _makers(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    planned_with = manifest.get("planned_with")
+    return [*manifest["made_with"], *([planned_with] if planned_with else [])]
 
 
 def first_difference(manifest: Mapping[str, Any], folder: Path) -> str | None:
-    """Compare the shards of a folder with a manifest, byte for byte; the first one that differs, in words."""
+    """Compare the shards of a folder with a manifest, byte for byte; the first one that differs, in words.
+
+    A shard whose hash the manifest does not know differs from nothing; `unknown_hashes` names it.
+    """
     for entry in manifest["splits"].values():
         for shard in entry["shards"]:
+            if "sha256" not in shard:
+                continue
             path = folder / f"{shard['name']}.tar"
             size, digest = path.stat().st_size, sha256_of(path)
             if digest != shard["sha256"]:
@@ -131,3 +173,10 @@ def first_difference(manifest: Mapping[str, Any], folder: Path) -> str | None:
                     f"{path}: expected sha256 {shard['sha256']} ({shard['bytes']} bytes), got {digest} ({size} bytes)"
                 )
     return None
+
+
+def unknown_hashes(manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the shards that were only planned when the manifest was written."""
+    return [
+        shard["name"] for entry in manifest["splits"].values() for shard in entry["shards"] if "sha256" not in shard
+    ]

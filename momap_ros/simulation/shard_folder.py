@@ -21,6 +21,7 @@ from typing import Any
 import mujoco
 
 from momap_ros.files import atomic_path
+from momap_ros.simulation.manifest import write_manifest
 from momap_ros.simulation.shards import ShardProgress, ShardTask, make_shard
 
 _UNFINISHED, _DEATHS, _LOCK, _WORKERS_LOCK = ".unfinished", ".dead_workers.jsonl", ".lock", ".workers.lock"
@@ -68,7 +69,8 @@ class ShardFolder:
 
     def keep(self, task: ShardTask, report: dict[str, Any]) -> None:
         """Note that a shard is whole; from now on a killed run does not lose it."""
-        _write_json(self._unfinished / f"{task.name}.json", report)
+        with atomic_path(self._unfinished / f"{task.name}.json") as partial:
+            partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
     def note_death(self, described: dict[str, Any]) -> None:
         """Remember a worker that died, even if this run is killed before it writes the manifest."""
@@ -89,7 +91,7 @@ class ShardFolder:
 
     def finish(self, manifest: dict[str, Any], splits: Iterable[str]) -> None:
         """Write the manifest; remove shards of these splits that were made ahead and are not needed after all."""
-        _write_json(self.path / "manifest.json", manifest)
+        write_manifest(self.path / "manifest.json", manifest)
         for split in splits:
             for path in self._unfinished.glob(f"{split}-*"):
                 path.unlink()
@@ -187,11 +189,6 @@ def write_unfinished(folder: Path, task: ShardTask, report_progress: Callable[[S
         if not _locked(lock.fileno(), fcntl.LOCK_SH):
             raise FolderInUseError(f"{folder}: a new run has begun, and this worker belongs to an old one")
         return make_shard(task, folder / _UNFINISHED / f"{task.name}.tar", report_progress)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _locked(file: int, kind: int) -> bool:

@@ -24,7 +24,7 @@ import mujoco
 from momap_ros.data.sample import iterate_samples, read_shard
 from momap_ros.simulation import shard_run, shards
 from momap_ros.simulation.episodes import simulate_episode
-from momap_ros.simulation.generate import Request, generate, main, regenerate
+from momap_ros.simulation.generate import Request, generate, main, plan, regenerate
 from momap_ros.simulation.shard_folder import FolderInUseError, ShardFolder
 from momap_ros.simulation.shard_run import GenerationError
 from momap_ros.simulation.shards import ShardProgress, ShardTask, make_shard
@@ -103,7 +103,7 @@ def test_the_manifest_counts_what_lies_there(made: Path) -> None:
     entry = manifest["splits"]["val"]
     samples = list(iterate_samples(made, "val"))
     assert (entry["size"], entry["num_views"], entry["num_steps"]) == ("64x64", 1, 50)
-    assert entry["episodes"] == [[0, 3], [3, 6]]
+    assert entry["episodes"] == [[0, 6]]
     assert entry["samples"] == entry["rollouts"] == len(samples) == sum(s["samples"] for s in entry["shards"])
     assert {shard["name"] + ".tar": shard["sha256"] for shard in entry["shards"]} == digests(made)
     tried: dict[str, list[bool]] = {}
@@ -285,8 +285,12 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_of_the_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    arguments = ("--split", "val", "--views", 1, "--size", 64, "--count", 9)
+@pytest.mark.parametrize(("made_of", "said"), [("request", "rollouts"), ("plan", "hash not known before")])
+def test_kill_9_of_the_run_loses_and_doubles_nothing(made_of: str, said: str, tmp_path: Path) -> None:
+    arguments: tuple[object, ...] = ("--split", "val", "--views", 1, "--size", 64, "--count", 9)
+    if made_of == "plan":
+        plan(replace(SMALL, episodes=12), tmp_path / "nothing", tmp_path / "plan.json")
+        arguments = ("--from-manifest", tmp_path / "plan.json")
     interrupted = tmp_path / "interrupted"
     process = command(*arguments, "--workers", 2, "--out", interrupted)
     wait_for(lambda: (interrupted / f"{NAMES[0]}.json").exists() and is_writing(interrupted))
@@ -298,7 +302,7 @@ def test_kill_9_of_the_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     for workers, folder in ((2, interrupted), (1, whole)):
         process = command(*arguments, "--workers", workers, "--out", folder)
-        assert "rollouts" in process.communicate()[1]
+        assert said in process.communicate()[1]
         assert process.returncode == 0
     assert digests(interrupted) == digests(whole)
     assert first.items() <= digests(whole).items()
@@ -386,6 +390,64 @@ def test_a_difference_from_the_manifest_is_named(
     assert NAMES[0] not in said
 
 
+def test_a_plan_makes_what_it_lists_and_says_which_hashes_are_new(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nine = replace(SMALL, episodes=9)
+    before = visible_names(made)
+    manifest = plan(nine, made, tmp_path / "plan.json")
+    assert visible_names(made) == before
+    assert json.loads((tmp_path / "plan.json").read_text()) == manifest
+    entry = manifest["splits"]["val"]
+    assert entry["episodes"] == [[0, 9]]
+    assert [(shard["first"], shard["stop"]) for shard in entry["shards"]] == [(0, 3), (3, 6), (6, 9)]
+    known = {f"{shard['name']}.tar": shard["sha256"] for shard in entry["shards"] if "sha256" in shard}
+    assert known == digests(made)
+    assert manifest["planned_with"]["mujoco"] == mujoco.__version__
+
+    again = tmp_path / "again"
+    assert regenerate(tmp_path / "plan.json", again, num_workers=1) is None
+    assert known.items() < digests(again).items()
+    said = [line for line in capsys.readouterr().err.splitlines() if "not known before" in line]
+    assert said == ["momap simulate: val-0000006-0000009.tar: made, hash not known before"]
+    completed = plan(nine, again, tmp_path / "completed.json")
+    assert completed["planned_with"] is None
+    hashes = {f"{shard['name']}.tar": shard["sha256"] for shard in completed["splits"]["val"]["shards"]}
+    assert hashes == digests(again)
+
+
+def test_a_plan_needs_no_folder_and_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    words = ["--split", "val", "--episodes", "7", "--plan", str(path), "--out", str(tmp_path / "nothing")]
+    monkeypatch.setattr(sys, "argv", ["momap simulate", *words])
+    assert main() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    assert "3 shards, 0 with hashes from" in capsys.readouterr().err
+    manifest = json.loads(path.read_text())
+    assert manifest["splits"]["val"]["shards"][-1] == {"name": "val-0000006-0000007", "first": 6, "stop": 7}
+    assert manifest["made_with"] == []
+    manifest["planned_with"]["mujoco"] = "3.1.2"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"pip install mujoco==3\.1\.2"):
+        regenerate(path, tmp_path / "nothing", num_workers=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episodes": None, "count": 5}, "expected episodes, got a count"),
+        ({"width": 32, "height": 32}, "expected width 32, got 64"),
+        ({"first_episode": 1}, r"episodes 1\.\.3 or none of them, got 0\.\.2"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(made: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(replace(SMALL, **changes), made, tmp_path / "plan.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -416,6 +478,7 @@ def test_a_folder_is_not_compared_with_itself(folder: Path) -> None:
         (["--count", "5"], "expected --split"),
         (["--split", "val", "--count", "5", "--episodes", "5"], "not allowed with"),
         (["--from-manifest", "manifest.json", "--size", "64"], "was given too"),
+        (["--from-manifest", "manifest.json", "--plan", "plan.json"], "was given too"),
         (["--split", "val", "--count", "5", "--size", "640x"], "expected a number of pixels or WIDTHxHEIGHT"),
     ],
 )
