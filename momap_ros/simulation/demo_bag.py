@@ -14,7 +14,7 @@ from momap_ros.simulation.splits import SPLITS
 from momap_ros.simulation.video import render_video
 
 # An episode of the validation split, which training never sees.
-SPLIT, EPISODE, CAMERA = "val", 28, 0
+SPLIT, EPISODE, CAMERA = "val", 882, 0
 WIDTH, HEIGHT, FRAME_RATE_HZ = 640, 480, 2.5
 
 DESCRIPTION = """Record a simulated episode as a bag: colour, depth, camera info and the sentence.
