@@ -223,10 +223,8 @@ def main() -> int:
     request = Request(**chosen)
     if options.plan is not None:
         manifest = plan(request, options.out, options.plan)
-        planned = len(manifest["splits"][request.split]["shards"])
-        note(
-            f"{options.plan}: {planned} shards, {planned - len(unknown_hashes(manifest))} with hashes from {options.out}"
-        )
+        planned, unknown = len(tasks_of(manifest)), len(unknown_hashes(manifest))
+        note(f"{options.plan}: {planned} shards, {planned - unknown} with hashes from {options.out}")
         return 0
     manifest = generate(request, options.out, options.workers)
     entry = manifest["splits"][options.split]
