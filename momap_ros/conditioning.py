@@ -33,6 +33,11 @@ HASH_BUCKETS = 32
 HINT_CHANNELS = 10
 CONDITION_CHANNELS = 12 + 3 + 3 + 1 + HINT_CHANNELS
 TOKEN_FEATURES = 6 + 6 + HINT_CHANNELS + 3 + 2
+# What a model can be blind to, for ablations: its channels of `Conditioning.maps` and of `Conditioning.tokens`.
+BLINDABLE = {
+    "points": (tuple(range(15, 19)), (*range(6, 12), 26)),  # where a cell is, and whether that is known
+    "colors": (tuple(range(12, 15)), tuple(range(22, 25))),  # of instances; the image stays
+}
 MAX_POINT_SCALES = 3.0
 # A label represents its cell from this share of the cell's pixels on; small objects win over large ones.
 MIN_CELL_SHARE = 3 / 16

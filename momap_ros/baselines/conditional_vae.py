@@ -36,6 +36,8 @@ class CodeDecoder(nn.Module):
     pipeline's noise that `code_of_noise` takes.
     """
 
+    prediction = "sample"  # what the pipeline asks a denoiser
+
     def __init__(self, unet: SmallDenoiser) -> None:
         """Put a projection of the code in front of the U-Net."""
         super().__init__()

@@ -25,6 +25,7 @@ Every predictor forecasts the same samples and is scored on the same pixels. Tho
 something that a robot does not know, named below each table; they show what is hard, not what to beat.
 
   ours               the checkpoint, once per number of --steps
+  ours+no-projection the same without its projection on one motion per instance
   static             nothing moves: who is worse should have said nothing
   skill_mean*        mean training motion of the skill, applied to the acted object; needs train shards
   retrieval*         random training motions of the skill, applied to the acted object; needs train shards

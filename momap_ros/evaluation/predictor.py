@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -115,12 +115,14 @@ class MoMapPredictor:
         num_inference_steps: denoising steps.
         name: of its row.
         told: nothing.
+        projected: on one motion per instance; False: every pixel moves as its instance's nearest cell was drawn.
     """
 
     checkpoint: str = "small"
     num_inference_steps: int = 4
     name: str = "ours"
     told: str = ""
+    projected: bool = True
 
     def __call__(self, scene: Scene, *, num_hypotheses: int, seed: int) -> MoMapPrediction:
         """Draw futures with the noise of the seed."""
@@ -135,6 +137,8 @@ class MoMapPredictor:
             num_inference_steps=self.num_inference_steps,
             generator=torch.Generator().manual_seed(seed),
         )
+        if not self.projected:  # as what moves in parts is read
+            output = replace(output, articulated=torch.ones_like(output.articulated))
         return MoMapPrediction(output)
 
     @cached_property

@@ -23,7 +23,7 @@ from momap_ros.evaluation.baselines import (
 from momap_ros.evaluation.predictor import MoMapPredictor, Predictor
 from momap_ros.evaluation.run import Entrant
 
-NAMES = ("ours", "static", "skill_mean", "retrieval", "constant_velocity", "rigid_oracle")
+NAMES = ("ours", "ours+no-projection", "static", "skill_mean", "retrieval", "constant_velocity", "rigid_oracle")
 _SKILL_SAMPLES, _SKILL_STRIDE = 6000, 3  # every third: about one view of an episode
 
 
@@ -34,7 +34,7 @@ def build_entrants(
 
     Args:
         names: of NAMES, or MODULE:NAME[=TEXT] for a predictor of one's own.
-        checkpoint: of "ours".
+        checkpoint: of "ours", projected or not.
         steps: numbers of denoising steps of "ours".
         data: folder with train shards, for those that learn from them.
         num_steps: T of the samples.
@@ -51,13 +51,16 @@ def build_entrants(
 
     entrants: list[Entrant] = []
     for name in names:
-        if name == "ours":
+        if name.startswith("ours") and name in NAMES:
             from momap_ros.model.checkpoint import find_checkpoint
 
             weights = _files_digest(find_checkpoint(checkpoint))
+            projected = name == "ours"
+            called, mark = ("ours", "") if projected else ("ours without projection", ", no projection")
             for count in steps:
-                predictor = MoMapPredictor(checkpoint, count, f"ours, {count} step{'s' if count > 1 else ''}")
-                entrants.append(Entrant(predictor, f"weights {weights}, {count} steps"))
+                title = f"{called}, {count} step{'s' if count > 1 else ''}"
+                predictor = MoMapPredictor(checkpoint, count, title, projected=projected)
+                entrants.append(Entrant(predictor, f"weights {weights}, {count} steps{mark}"))
         elif name in ("skill_mean", "retrieval"):
             motions = skill_motions()
             kind = SkillMeanOracle if name == "skill_mean" else RetrievalOracle

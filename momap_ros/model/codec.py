@@ -84,12 +84,21 @@ class TemporalBasisCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diff
             displacement: (P, T, 3) in scene scales, zero at step 0.
             num_functions: K.
         """
-        check_shapes(displacement=(displacement, "P T 3"))
-        curves = displacement.double().transpose(1, 2).reshape(-1, displacement.shape[1])
+        curves = _curves(displacement)
         _, _, right_t = torch.linalg.svd(curves, full_matrices=False)
         basis = right_t[:num_functions].T
         basis = basis * torch.sign(basis.sum(dim=0, keepdim=True))
         return cls.from_arrays(basis.float(), (curves @ basis).std(dim=0).float())
+
+    @classmethod
+    def raw(cls, displacement: torch.Tensor) -> TemporalBasisCodec:
+        """No compression in time, for ablations: each step after the first is a function of its own.
+
+        Args:
+            displacement: (P, T, 3) in scene scales, zero at step 0.
+        """
+        curves = _curves(displacement)
+        return cls.from_arrays(torch.eye(curves.shape[1])[:, 1:], curves[:, 1:].std(dim=0).float())
 
     @classmethod
     def pinned_cosines(cls, num_steps: int, num_functions: int) -> TemporalBasisCodec:
@@ -120,6 +129,12 @@ class TemporalBasisCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diff
         check_shapes({"C": self.latent_channels}, latents=(latents, "... C"))
         coefficients: torch.Tensor = latents.float().unflatten(-1, (3, -1)) * self.coefficient_std
         return (coefficients @ self.basis.T).transpose(-1, -2)
+
+
+def _curves(displacement: torch.Tensor) -> torch.Tensor:
+    """(P, T, 3) -> (3 P, T) float64, the axes apart."""
+    check_shapes(displacement=(displacement, "P T 3"))
+    return displacement.double().transpose(1, 2).reshape(-1, displacement.shape[1])
 
 
 def load_codec(folder: Path) -> TemporalBasisCodec:

@@ -11,6 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from momap_ros.model.noise import NoiseShares
+from momap_ros.model.prediction import check_prediction
 from momap_ros.model.scene_encoder import SceneEncoding
 
 TIME_FREQUENCIES = 32
@@ -74,7 +75,7 @@ class ContextAttention(nn.Module):
 
 
 class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' classes are untyped
-    """Predicts the clean latent image and a moving-cell logit from a noisy one.
+    """Predicts the clean latent image, or what its config says instead, and a moving-cell logit from a noisy one.
 
     Paper: Sec. 3.3.3, at the size of an onboard computer. The clean sample is predicted rather than the noise: it lies
     on a low-dimensional set (a few rigid motions, zero elsewhere) that a narrow network can represent.
@@ -87,6 +88,7 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         embedding_width: width of the time and prompt embedding.
         num_middle_blocks: blocks at 8x8.
         noise_shares: shift, tilt and white share of the noise it was trained on, see `momap_ros.model.noise`.
+        prediction: what its output means, see `momap_ros.model.prediction`; "sample" = the clean latents.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -100,11 +102,14 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         embedding_width: int = 192,
         num_middle_blocks: int = 2,
         noise_shares: tuple[float, float, float] = (0.0, 0.0, 1.0),
+        prediction: str = "sample",
     ) -> None:
         """Build the layers; the last one is zero, so an untrained model predicts no motion."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
         fine, coarse = channels
+        check_prediction(prediction)
         self.noise_shares = NoiseShares(*noise_shares)
+        self.prediction = prediction
         self.time = nn.Sequential(
             nn.Linear(2 * TIME_FREQUENCIES, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)
         )
@@ -139,7 +144,7 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
             scene: encodings of the same B scenes.
 
         Returns:
-            (B, C, 32, 32) clean latents and (B, 32, 32) logits of "this cell moves".
+            (B, C, 32, 32) clean latents (see `prediction`) and (B, 32, 32) logits of "this cell moves".
         """
         rates = torch.arange(TIME_FREQUENCIES, device=noisy.device) * (-math.log(1e4) / TIME_FREQUENCIES)
         phase = timestep.float()[:, None] * rates.exp()

@@ -35,6 +35,7 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.output import MoMapOutput, fit_instances
+from momap_ros.model.prediction import clean_of
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.model.warm_start import remaining_latents
 from momap_ros.rgbd import RGBDFrame
@@ -58,7 +59,7 @@ class MoMapPipeline(DiffusionPipeline):
 
     Args:
         scene_encoder: reads words and instances once per scene.
-        denoiser: predicts clean latents from noisy ones.
+        denoiser: predicts clean latents from noisy ones, or what they follow from.
         codec: latents <-> displacements over time.
         scheduler: noise levels and the DDIM step.
     """
@@ -265,6 +266,7 @@ class MoMapPipeline(DiffusionPipeline):
         clean, moving_logits = latents, torch.zeros(())
         for timestep in self.progress_bar(timesteps):
             clean, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
+            clean = clean_of(clean, latents, self.scheduler.alphas_cumprod[timestep], self.denoiser.prediction)
             latents = self.scheduler.step(clean, timestep, latents).prev_sample
         # Not `latents`: where the steps do not divide the timesteps, the last one would leave a little noise in them.
         return clean, moving_logits

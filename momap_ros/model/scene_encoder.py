@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as functional
@@ -12,6 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from momap_ros.conditioning import (
+    BLINDABLE,
     CONDITION_CHANNELS,
     HASH_BUCKETS,
     MAX_INSTANCES,
@@ -26,7 +27,8 @@ class SceneEncoding:
     """A scene as the denoiser reads it; shared by all hypotheses and all steps.
 
     Attributes:
-        maps: (B, C, 32, 32) conditioning maps with what the tokens wrote back to the cells of their instance.
+        maps: (B, C, 32, 32) conditioning maps, zero where the encoder is blind, with what the tokens wrote back to the
+            cells of their instance.
         context: (B, L, D) word and instance tokens.
         context_bias: (B, L) added to attention logits: 0, or a large negative number for padding.
         summary: (B, D) mean of the word tokens.
@@ -125,6 +127,10 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         written_channels: learned channels that instance tokens write back to their cells.
         latent_channels: C of the latent image; the expected motion is written back too.
         appearance_channels: widths of the convolutions that look at the instances.
+        blind_to: conditions, of BLINDABLE, that this model never sees, nor the denoiser: zero in maps and tokens.
+
+    Raises:
+        ValueError: `blind_to` names something else.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -137,9 +143,12 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         written_channels: int = 16,
         latent_channels: int = 30,
         appearance_channels: int = 48,
+        blind_to: Sequence[str] = (),
     ) -> None:
         """Build the layers; weights are random until loaded or trained."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
+        if unknown := sorted(set(blind_to) - BLINDABLE.keys()):
+            raise ValueError(f"blind_to: expected some of {', '.join(BLINDABLE)}, got {', '.join(unknown)}")
         num_words = 1 + HASH_BUCKETS + len(vocabulary)
         self.words = nn.Embedding(num_words, width)
         self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.02)
@@ -160,8 +169,20 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         self.pointing = Pointing(width, latent_channels)
         self.write_back = nn.Linear(width, written_channels)
 
+    def _seen(self, conditioning: Conditioning) -> Conditioning:
+        """The inputs with zeros where this model is blind."""
+        for name in self.config["blind_to"]:
+            maps, tokens = (torch.tensor(index, device=conditioning.maps.device) for index in BLINDABLE[name])
+            conditioning = replace(
+                conditioning,
+                maps=conditioning.maps.index_fill(1, maps, 0.0),
+                tokens=conditioning.tokens.index_fill(2, tokens, 0.0),
+            )
+        return conditioning
+
     def forward(self, conditioning: Conditioning) -> SceneEncoding:
         """Encode B scenes."""
+        conditioning = self._seen(conditioning)
         words, valid = conditioning.words, conditioning.token_valid
         batch = words.shape[0]
         sentence = self.words(words) + self.positions

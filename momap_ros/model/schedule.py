@@ -6,9 +6,11 @@ import numpy as np
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 NUM_TIMESTEPS = 1000
+# About the 99.9 % quantile of the latents of moving cells (4.95 in 100 samples of `val`, basis of 10 functions).
+CLEAN_BOUND = 5.0
 
 
-def shifted_cosine_scheduler(shift: float) -> DDIMScheduler:
+def shifted_cosine_scheduler(shift: float, *, bounded: bool = False) -> DDIMScheduler:
     """Cosine noise levels that spend their time where rigid motion is decided.
 
     All cells of an instance share one motion, so their mean is already known at noise levels at which a single cell is
@@ -18,9 +20,11 @@ def shifted_cosine_scheduler(shift: float) -> DDIMScheduler:
 
     Args:
         shift: s >= 1; 1 is the plain cosine schedule.
+        bounded: every step goes to clean latents within CLEAN_BOUND; those that follow from a predicted noise have no
+            bounds at the first steps.
 
     Returns:
-        A DDIM scheduler that predicts the clean sample, with trailing steps: the first one starts at pure noise.
+        A DDIM scheduler that steps from the clean sample, with trailing steps: the first one starts at pure noise.
     """
     uniform = np.arange(1, NUM_TIMESTEPS + 1) / NUM_TIMESTEPS * 0.999
     shifted = shift * uniform / (1 + (shift - 1) * uniform)
@@ -31,7 +35,8 @@ def shifted_cosine_scheduler(shift: float) -> DDIMScheduler:
         trained_betas=[float(beta) for beta in 1.0 - alphas],
         prediction_type="sample",
         timestep_spacing="trailing",
-        clip_sample=False,
+        clip_sample=bounded,
+        clip_sample_range=CLEAN_BOUND if bounded else 1.0,
         set_alpha_to_one=True,
     )
     return scheduler

@@ -38,7 +38,8 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
     model = SmallModel(vocabulary, codec.latent_channels, options)
     model.load_state_dict(state["average"])
     model.half()
-    pipeline = MoMapPipeline(model.scene_encoder, model.denoiser, codec, shifted_cosine_scheduler(options.shift))
+    scheduler = shifted_cosine_scheduler(options.shift, bounded=options.prediction == "epsilon")
+    pipeline = MoMapPipeline(model.scene_encoder, model.denoiser, codec, scheduler)
     samples: dict[str, Any] = json.loads(manifest.read_text())
     training = {
         "options": asdict(options) | {"start_from": Path(options.start_from).name},

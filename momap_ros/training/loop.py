@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -137,7 +137,9 @@ def keep_options(out: Path, options: Any, **facts: str) -> None:  # noqa: ANN401
     wanted = json.loads(json.dumps(asdict(options) | facts))
     path = out / "options.json"
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        # Options that came later keep what runs did before as their default.
+        defaults = {f.name: f.default for f in fields(options) if f.default is not MISSING}
+        found = json.loads(json.dumps(defaults)) | json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
         if changed:
             said = ", ".join(f"{name} {found.get(name)!r}" for name in changed)

@@ -26,8 +26,17 @@ FIT_SAMPLES = 2000
 NUM_FUNCTIONS = 10
 
 
+def functions_of(text: str) -> int | None:
+    """A number of basis functions, or "raw", None: no compression in time."""
+    if text == "raw":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, or raw, got {text!r}")
+    return int(text)
+
+
 def main() -> int:
-    """Fit the codec, learn the vocabulary and write the training arrays."""
+    """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m momap_ros.training.prepare",
         description="Fit the temporal basis on the training split, learn its words and write memory-mapped arrays.",
@@ -47,39 +56,78 @@ def main() -> int:
         action="store_true",
         help="keep the basis and the words that --out has, if it has any: for a run that goes on with more data",
     )
+    parser.add_argument(
+        "--functions",
+        type=functions_of,
+        default=NUM_FUNCTIONS,
+        metavar="K|raw",
+        help="functions of time in the basis, 3 K latent channels; raw: every step for itself (default %(default)s)",
+    )
     arguments = parser.parse_args()
-
-    vocabulary_path = arguments.out / "vocabulary.json"
-    kept = arguments.keep_codec and vocabulary_path.exists()
-    codec = load_codec(arguments.out / "codec") if kept else fit_codec(arguments.data, arguments.out / "codec")
-    meta = prepare_split(
+    prepare(
         arguments.data,
-        "train",
-        arguments.out / "train",
-        codec,
+        arguments.out,
         workers=arguments.workers,
         observed_share=arguments.observed_share,
+        num_functions=arguments.functions,
+        keep_codec=arguments.keep_codec,
     )
-    texts = {text for row in meta for text in row["texts"]}
-    vocabulary = Vocabulary(json.loads(vocabulary_path.read_text())) if kept else learn_vocabulary(texts)
-    write_words(arguments.out / "train", meta, vocabulary)
-    with atomic_path(vocabulary_path) as path:
-        path.write_text(json.dumps(list(vocabulary.words)))
-    tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {len(texts)} sentences")
     return 0
 
 
-def fit_codec(data: Path, target: Path) -> TemporalBasisCodec:
-    """Fit the codec on the first training samples, write it, and say how well it fits."""
+def prepare(
+    data: Path,
+    out: Path,
+    *,
+    workers: int = 2,
+    observed_share: float = OBSERVED_SHARE,
+    num_functions: int | None = NUM_FUNCTIONS,
+    keep_codec: bool = False,
+) -> None:
+    """Fit the codec, learn the vocabulary and write the training arrays; vocabulary.json is written last.
+
+    Args:
+        data: folder of shards.
+        out: folder for train/, codec/ and vocabulary.json.
+        workers: processes.
+        observed_share: of the samples, see `momap_ros.data.prepared`.
+        num_functions: K of the basis; None = no compression in time.
+        keep_codec: keep the codec and the words that `out` has, if any.
+
+    Raises:
+        ValueError: more functions than steps.
+    """
+    vocabulary_path = out / "vocabulary.json"
+    kept = keep_codec and vocabulary_path.exists()
+    codec = load_codec(out / "codec") if kept else fit_codec(data, out / "codec", num_functions)
+    meta = prepare_split(data, "train", out / "train", codec, workers=workers, observed_share=observed_share)
+    texts = {text for row in meta for text in row["texts"]}
+    vocabulary = Vocabulary(json.loads(vocabulary_path.read_text())) if kept else learn_vocabulary(texts)
+    write_words(out / "train", meta, vocabulary)
+    with atomic_path(vocabulary_path) as path:
+        path.write_text(json.dumps(list(vocabulary.words)))
+    tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {len(texts)} sentences")
+
+
+def fit_codec(data: Path, target: Path, num_functions: int | None = NUM_FUNCTIONS) -> TemporalBasisCodec:
+    """Fit the codec on the first training samples, write it, and say how well it fits.
+
+    Raises:
+        ValueError: more functions than steps.
+    """
     samples = itertools.islice(iterate_samples(data, "train"), FIT_SAMPLES)
     curves = torch.from_numpy(balanced_trajectories(samples, per_role=5, seed=0))
-    codec: TemporalBasisCodec = TemporalBasisCodec.fit(curves, NUM_FUNCTIONS)
+    steps = curves.shape[1] - 1  # the first one is always zero
+    if num_functions is not None and not 1 <= num_functions <= steps:
+        raise ValueError(
+            f"--functions: expected 1 to {steps}, one per step after the first, or raw, got {num_functions}"
+        )
+    codec = TemporalBasisCodec.raw(curves) if num_functions is None else TemporalBasisCodec.fit(curves, num_functions)
     codec.save_pretrained(target)
     error = (codec.decode(codec.encode(curves)) - curves).norm(dim=-1)
     share = float(error.square().mean().sqrt() / curves.norm(dim=-1).square().mean().sqrt())
-    tqdm.write(
-        f"codec: {NUM_FUNCTIONS} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}"
-    )
+    count = codec.latent_channels // 3
+    tqdm.write(f"codec: {count} functions fitted on {len(curves)} trajectories, relative RMS residual {share:.3f}")
     return codec
 
 

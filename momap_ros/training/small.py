@@ -23,10 +23,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from momap_ros.conditioning import CONDITION_CHANNELS
+from momap_ros.conditioning import BLINDABLE, CONDITION_CHANNELS
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
@@ -74,13 +75,16 @@ class SmallModel(nn.Module):
     def __init__(self, vocabulary: list[str], latent_channels: int, options: SmallTraining) -> None:
         """Build both with random weights."""
         super().__init__()
-        self.scene_encoder = SceneEncoder(vocabulary=vocabulary, latent_channels=latent_channels)
+        self.scene_encoder = SceneEncoder(
+            vocabulary=vocabulary, latent_channels=latent_channels, blind_to=tuple(options.blind_to)
+        )
         written = self.scene_encoder.config.written_channels + latent_channels
         self.denoiser = SmallDenoiser(
             latent_channels=latent_channels,
             condition_channels=CONDITION_CHANNELS + written,
             channels=options.channels,
             noise_shares=options.noise_shares,
+            prediction=options.prediction,
         )
 
 
@@ -94,7 +98,7 @@ def training_loss(
     coefficient_weight: torch.Tensor,
     options: SmallTraining,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Weighted clean-sample loss and what the scene encoder is asked besides.
+    """Weighted squared error of what the denoiser predicts and what the scene encoder is asked besides.
 
     Paper: Sec. 3.3.3 trains the denoiser on latents; the balance over instances and the auxiliary heads are ours.
     """
@@ -102,8 +106,9 @@ def training_loss(
     noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
     with torch.autocast(noise.device.type, torch.bfloat16):
         scene = model.scene_encoder(batch.conditioning)
-        clean, moving_logits = model.denoiser(noisy, timesteps, scene)
-    latent = ((clean.float() - batch.latents) ** 2 * coefficient_weight * batch.weights).mean()
+        output, moving_logits = model.denoiser(noisy, timesteps, scene)
+    target = target_of(batch.latents, noise, alpha, options.prediction)
+    latent = ((output.float() - target) ** 2 * coefficient_weight * batch.weights).mean()
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
     mask = (mask * batch.weights[:, 0]).mean()
     parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, coefficient_weight)
@@ -272,8 +277,23 @@ def run(rank: int, launch: Launch) -> None:
         distributed.destroy_process_group()
 
 
-def main() -> int:
-    """Command line."""
+def train(launch: Launch) -> None:
+    """Train in processes of their own; the folder says with which options, and an interrupted run goes on.
+
+    Raises:
+        ValueError: the run began with other options.
+    """
+    launch.out.mkdir(parents=True, exist_ok=True)
+    keep_options(launch.out, launch.options)
+    (launch.out / "rendezvous").unlink(missing_ok=True)
+    # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)
+    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=launch.workers, start_method="spawn")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="python -m momap_ros.training.small", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder written by momap_ros.training.prepare")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run continues from it")
@@ -297,27 +317,43 @@ def main() -> int:
     parser.add_argument(
         "--loaders", type=int, default=0, help="processes per worker that build batches, for a GPU (default 0)"
     )
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    parser.add_argument(
+        "--prediction",
+        choices=PREDICTIONS,
+        default="sample",
+        help="what the denoiser predicts: clean latents (sample, the default), noise (epsilon), v or flow",
+    )
+    parser.add_argument(
+        "--blind-to", nargs="+", choices=list(BLINDABLE), default=[], help="conditions that the model never sees"
+    )
+    return parser
+
+
+def main() -> int:
+    """Command line."""
+    arguments = build_parser().parse_args()
     chosen: dict[str, Any] = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
     if arguments.start_from:
         chosen["start_from"] = str(arguments.start_from.absolute())
-    options = SmallTraining(steps=arguments.steps, encoder_steps=arguments.encoder_steps, seed=arguments.seed, **chosen)
-    keep_options(arguments.out, options)
-    (arguments.out / "rendezvous").unlink(missing_ok=True)
-    # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)
-    launch = Launch(
-        arguments.data,
-        arguments.out.absolute(),
-        options,
-        arguments.workers,
-        arguments.save_every,
-        arguments.device,
-        arguments.loaders,
+    options = SmallTraining(
+        steps=arguments.steps,
+        encoder_steps=arguments.encoder_steps,
+        seed=arguments.seed,
+        prediction=arguments.prediction,
+        blind_to=tuple(sorted(set(arguments.blind_to))),
+        **chosen,
     )
-    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=arguments.workers, start_method="spawn")
+    train(
+        Launch(
+            arguments.data,
+            arguments.out.absolute(),
+            options,
+            arguments.workers,
+            arguments.save_every,
+            arguments.device,
+            arguments.loaders,
+        )
+    )
     return 0
 
 

@@ -38,6 +38,8 @@ class SmallTraining:
         duration_weight: of the duration loss.
         seed: of weights, data order, faults and noise.
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
+        prediction: what the denoiser predicts and its squared error is taken of, see `momap_ros.model.prediction`.
+        blind_to: conditions that the model never sees, of `momap_ros.conditioning.BLINDABLE`.
     """
 
     steps: int
@@ -56,6 +58,8 @@ class SmallTraining:
     duration_weight: float = 0.05
     seed: int = 0
     start_from: str = ""
+    prediction: str = "sample"
+    blind_to: tuple[str, ...] = ()
 
 
 def step_size(step: int, options: SmallTraining) -> float:

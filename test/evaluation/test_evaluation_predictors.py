@@ -22,6 +22,8 @@ def test_names_become_predictors(data: Path, tiny_checkpoint: Path) -> None:
     assert told == {
         "ours, 1 step": "",
         "ours, 4 steps": "",
+        "ours without projection, 1 step": "",
+        "ours without projection, 4 steps": "",
         "static": "",
         "skill mean": "the skill and the acted object",
         "retrieval": "the skill and the acted object",
@@ -51,7 +53,7 @@ def test_ones_own_predictor_is_found_by_name(data: Path) -> None:
 
 
 def test_mistakes_are_named(data: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected some of ours, static, .* got 'statik'"):
+    with pytest.raises(ValueError, match=r"expected some of ours, .*, static, .* got 'statik'"):
         build_entrants(["statik"], "small", [4], data=data, num_steps=STEPS)
     with pytest.raises(ValueError, match=r"got \['static'\] more than once"):
         build_entrants(["static", "static"], "small", [4], data=data, num_steps=STEPS)
@@ -71,3 +73,10 @@ def test_ones_own_weights_are_part_of_the_identity(data: Path, tmp_path: Path) -
     assert identity() == before
     (tmp_path / "weights" / "a.bin").write_bytes(b"2")
     assert identity() != before
+
+
+def test_the_projection_is_part_of_the_identity(data: Path, tiny_checkpoint: Path) -> None:
+    names = ["ours", "ours+no-projection"]
+    first, second = build_entrants(names, str(tiny_checkpoint), [4], data=data, num_steps=STEPS)
+    assert first.identity != second.identity
+    assert first.identity.endswith(", 4 steps")  # as in rows that were scored before there was a choice

@@ -12,7 +12,7 @@ from evaluation_scenes import CUP, pushed
 from momap_ros.conditioning import MAX_INSTANCES, scene_grid
 from momap_ros.data.prepared import displacement_matrices
 from momap_ros.data.sample import Role
-from momap_ros.evaluation.predictor import MoMapPredictor, Scene
+from momap_ros.evaluation.predictor import MoMapPrediction, MoMapPredictor, Scene
 from momap_ros.evaluation.scoring import Condition, scene_of, score_sample
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.output import MoMapOutput
@@ -118,3 +118,25 @@ def test_a_scene_hides_the_truth_unless_given() -> None:
     bare = Scene(scene.frame, scene.instances)
     assert (bare.prompt, dict(bare.hints), bare.sample) == ("", {}, None)
     assert CUP in bare.instances.areas_px
+
+
+def test_without_projection_pixels_move_as_the_nearest_cell_was_drawn(
+    tiny_checkpoint: Path, simulated: list[Sample]
+) -> None:
+    scene = scene_of(simulated[0], Condition())
+    model = MoMapPredictor(str(tiny_checkpoint), 1, projected=False)
+    output = model(scene, num_hypotheses=2, seed=5).output
+    projected = MoMapPredictor(str(tiny_checkpoint), 1)(scene, num_hypotheses=2, seed=5).output
+    assert torch.equal(output.latents, projected.latents)
+    rows, columns = np.nonzero((output.grid.slots > 0) & ~np.isnan(output.grid.points_in_camera[..., 2]))
+    size = scene.frame.camera.width // 32
+    middle = np.stack([columns * size + size // 2, rows * size + size // 2], axis=-1).astype(np.int32)
+    ids, slots = scene.instances.ids[middle[:, 1], middle[:, 0]], output.grid.slots[rows, columns]
+    own = np.array([0, *output.grid.slot_ids])[slots] == ids  # the middle of the cell shows the cell's instance
+    own &= ~np.isnan(scene.frame.points_in_camera[middle[:, 1], middle[:, 0], 2])
+    assert own.sum() > 20
+    latents = output.latents[:, :, rows[own] * 32 + columns[own]].transpose(1, 2)
+    drawn = output.codec.decode(latents).numpy() * output.grid.scale_m
+    start = scene.frame.points_in_camera[middle[own, 1], middle[own, 0]]
+    found = MoMapPrediction(output).trajectories(middle[own]) - start[None, :, None]
+    np.testing.assert_allclose(found, drawn, atol=1e-5)

@@ -123,3 +123,14 @@ def test_other_numbers_of_steps_or_channels_are_refused() -> None:
         codec.encode(torch.zeros(49, 3))
     with pytest.raises(ShapeError, match="latents"):
         codec.decode(torch.zeros(29))
+
+
+def test_the_raw_codec_is_lossless_and_every_step_for_itself() -> None:
+    curves = curves_of_rank(8)
+    codec = TemporalBasisCodec.raw(curves)
+    latents = codec.encode(curves)
+    assert latents.shape[-1] == codec.latent_channels == 3 * (curves.shape[1] - 1)
+    torch.testing.assert_close(codec.decode(latents), curves, rtol=1e-4, atol=1e-5)
+    by_step = curves[:, 1:] / codec.coefficient_std[:, None]
+    torch.testing.assert_close(latents.unflatten(-1, (3, -1)), by_step.transpose(1, 2))
+    torch.testing.assert_close(latents.unflatten(-1, (3, -1)).flatten(0, 1).std(dim=0), torch.ones(len(by_step[0])))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from momap_ros.conditioning import MAX_INSTANCES
+from momap_ros.conditioning import GRID, MAX_INSTANCES
 from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import write_info
 from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.pipeline import ARTICULATION_RESIDUAL, MIN_ARTICULATED_CELLS, MoMapPipeline, moving_instances
+from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.warm_start import remaining_latents
 from momap_ros.rgbd import FrameError, RGBDFrame
 
@@ -304,3 +305,32 @@ def test_another_number_of_futures_cannot_go_on(pipeline: MoMapPipeline, scene: 
     first = pipeline(*scene, num_hypotheses=2, generator=seeded(1))
     with pytest.raises(ValueError, match="expected 3 futures, got 2"):
         pipeline(*scene, num_hypotheses=3, previous=first, elapsed_s=0.3)
+
+
+# --- other outputs of the denoiser
+
+
+class Knowing(torch.nn.Module):
+    """Says of noisy latents what it should, for clean latents and noise that it knows."""
+
+    def __init__(self, pipeline: MoMapPipeline, clean: torch.Tensor, noise: torch.Tensor, prediction: str) -> None:
+        super().__init__()
+        self.alphas, self.noise = pipeline.scheduler.alphas_cumprod, noise
+        self.clean = torch.nn.Parameter(clean, requires_grad=False)
+        self.prediction = prediction
+
+    def forward(self, _: torch.Tensor, timestep: torch.Tensor, __: SceneEncoding) -> tuple[torch.Tensor, torch.Tensor]:
+        target = target_of(self.clean, self.noise, self.alphas[timestep][:, None, None, None], self.prediction)
+        return target, torch.zeros(len(target), GRID, GRID)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_whatever_is_predicted_the_sampler_ends_at_the_clean_latents(tiny_checkpoint: Path, prediction: str) -> None:
+    pipeline = MoMapPipeline.from_pretrained(tiny_checkpoint)
+    clean = noise(pipeline, 2).flip(0)
+    timesteps = pipeline.timesteps(4)
+    alpha = pipeline.scheduler.alphas_cumprod[timesteps[0]]
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise(pipeline, 2)
+    pipeline.denoiser = Knowing(pipeline, clean, noise(pipeline, 2), prediction)
+    found, _ = pipeline.denoise(noisy, None, timesteps)  # type: ignore[arg-type]  # this denoiser reads no scene
+    torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)

@@ -239,3 +239,46 @@ def test_hypotheses_of_a_scene_lie_next_to_each_other(encoder: SceneEncoder) -> 
     np.testing.assert_array_equal(repeated.summary[[0, 1, 2]], encoding.summary[:1].expand(3, -1))
     np.testing.assert_array_equal(repeated.maps[3:], encoding.maps[1:].expand(3, -1, -1, -1))
     assert len(repeated.log_duration) == 6
+
+
+# --- blind models
+
+
+def blind_encoder(*names: str) -> SceneEncoder:
+    torch.manual_seed(0)
+    return SceneEncoder(vocabulary=("block",), blind_to=names).eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("name", "changed"), [("points", "points_in_camera"), ("colors", "colors")])
+def test_what_a_model_is_blind_to_changes_nothing(name: str, changed: str) -> None:
+    inputs, other = scene_inputs(), scene_inputs()
+    other[changed] = other[changed].flip(1) * 0.5
+    if name == "points":
+        other[changed][0, :3, :7] = torch.nan  # what has no depth is not seen either
+    seeing, blind = SceneEncoder(vocabulary=("block",)).eval(), blind_encoder(name)
+    for field in dataclasses.fields(SceneEncoding):
+        one, two = (getattr(blind(assemble(**scene)), field.name) for scene in (inputs, other))
+        assert torch.equal(one, two), field.name
+    assert not torch.equal(seeing(assemble(**inputs)).maps, seeing(assemble(**other)).maps)
+
+
+@torch.inference_mode()
+def test_a_blind_model_sees_everything_else() -> None:
+    """All channels that change with anything else are left: those of points and colours are counted here."""
+    maps = blind_encoder("points", "colors")(assemble(**scene_inputs())).maps[:, :CONDITION_CHANNELS]
+    original = assemble(**scene_inputs()).maps
+    hidden = [
+        channel for channel in range(CONDITION_CHANNELS) if not torch.equal(maps[:, channel], original[:, channel])
+    ]
+    assert hidden == [12, 13, 14, 15, 16, 17, 18]  # behind 2x2 pixels of 3 colours: a colour, a point, its validity
+    tokens = blind_encoder("points", "colors")._seen(assemble(**scene_inputs())).tokens
+    assert int((tokens == 0).all(dim=(0, 1)).sum()) == 6 + 1 + 3  # mean and deviation of points, their share, a colour
+
+
+def test_blindness_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+    blind_encoder("points").save_pretrained(tmp_path)
+    loaded = SceneEncoder.from_pretrained(tmp_path, local_files_only=True, low_cpu_mem_usage=False)
+    assert not loaded._seen(assemble(**scene_inputs())).maps[:, 15:19].any()
+    with pytest.raises(ValueError, match="blind_to: expected some of points, colors, got depth"):
+        blind_encoder("depth")

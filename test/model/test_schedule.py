@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from momap_ros.geometry import Float64
-from momap_ros.model.schedule import NUM_TIMESTEPS, shifted_cosine_scheduler
+from momap_ros.model.schedule import CLEAN_BOUND, NUM_TIMESTEPS, shifted_cosine_scheduler
 
 
 def cosine_time(shift: float) -> Float64:
@@ -65,3 +65,17 @@ def test_steps_between_keep_the_forward_process() -> None:
     expected = alphas[second].sqrt() * clean + (1 - alphas[second]).sqrt() * noise
     # The scheduler counts back by 1000 / 4 timesteps, exactly to the next one.
     np.testing.assert_allclose(scheduler.step(clean, first, sample, return_dict=False)[0], expected, atol=1e-5)
+
+
+def test_bounds_hold_for_the_clean_latents_of_every_step_alone() -> None:
+    """Beyond them, a step goes to the bound and keeps the noise; without bounds it goes to where it was told."""
+    clean, sample = torch.full((8,), 100.0), torch.ones(8)
+    bounded, free = shifted_cosine_scheduler(2.0, bounded=True), shifted_cosine_scheduler(2.0)
+    for scheduler in (bounded, free):
+        scheduler.set_timesteps(4)
+    timestep = free.timesteps[1]
+    alpha, after = (free.alphas_cumprod[t] for t in free.timesteps[1:3])
+    noise = (sample - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+    for scheduler, reached in ((bounded, CLEAN_BOUND), (free, 100.0)):
+        expected = after.sqrt() * reached + (1 - after).sqrt() * noise
+        np.testing.assert_allclose(scheduler.step(clean, timestep, sample).prev_sample, expected, rtol=1e-4)

@@ -122,6 +122,14 @@ def test_a_run_keeps_its_options(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="checkpoint 'a'"):
         keep_options(tmp_path, Options(), checkpoint="b")
 
+    @dataclass(frozen=True)
+    class Later(Options):
+        blind_to: tuple[str, ...] = ()
+
+    keep_options(tmp_path, Later(), checkpoint="a")  # the run began before there was a choice
+    with pytest.raises(ValueError, match=r"blind_to \[\]"):
+        keep_options(tmp_path, Later(blind_to=("points",)), checkpoint="a")
+
 
 def test_parts_of_the_loss_are_averaged() -> None:
     assert mean_of([{"a": 1.0, "b": 0.0}, {"a": 3.0, "b": 1.0}]) == {"a": 2.0, "b": 0.5}

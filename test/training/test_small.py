@@ -14,6 +14,7 @@ import torch
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.pipeline import MoMapPipeline
+from momap_ros.model.prediction import PREDICTIONS
 from momap_ros.training import small
 from momap_ros.training.batches import TRAINING, Batch, make_batch
 from momap_ros.training.loop import batch_indices, learning_rate
@@ -275,3 +276,32 @@ def test_the_model_is_scene_encoder_and_denoiser() -> None:
     model = SmallModel(["a"], 30, OPTIONS)
     assert {key.split(".")[0] for key in model.state_dict()} == {"scene_encoder", "denoiser"}
     assert model.denoiser.config["condition_channels"] == 29 + model.scene_encoder.config["written_channels"] + 30
+
+
+# --- ablations
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_error_is_that_of_what_is_predicted(prepared_folder: Path, tmp_path: Path, prediction: str) -> None:
+    """An untrained model says zero, so its error is the weighted power of the target."""
+    state = new_run(prepared_folder, tmp_path, dataclasses.replace(OPTIONS, prediction=prediction))
+    batch, _ = batch_of(prepared_folder)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(batch.latents.shape, generator=generator)
+    timesteps = torch.randint(0, 1000, (len(batch.latents),), generator=generator)
+    angle = torch.acos(state.alphas_cumprod[timesteps].sqrt())[:, None, None, None]
+    target = {
+        "sample": batch.latents,
+        "epsilon": noise,
+        "v": angle.cos() * noise - angle.sin() * batch.latents,
+        "flow": noise - batch.latents,
+    }[prediction]
+    power = (target**2 * state.coefficient_weight * batch.weights).mean()
+    assert loss_of(state, batch)[1]["latent"] == pytest.approx(float(power), rel=1e-4)
+    assert state.model.denoiser.config["prediction"] == prediction
+
+
+def test_a_blind_run_has_a_blind_encoder(prepared_folder: Path, tmp_path: Path) -> None:
+    state = new_run(prepared_folder, tmp_path, dataclasses.replace(OPTIONS, blind_to=("points",)))
+    batch, _ = batch_of(prepared_folder)
+    assert not state.model.scene_encoder(batch.conditioning).maps[:, 15:19].any()
