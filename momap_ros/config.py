@@ -365,6 +365,9 @@ class FollowerConfig(Settings):
         minimum=0.001,
         maximum=1.0,
     )
+    support_reach_m: float = setting(
+        0.08, "A carried object that is to end so near to a support is put onto it, metres; 0 = off.", minimum=0.0
+    )
     replan_s: float = setting(
         0.5,
         "Forecasts that come sooner than so many seconds after the last plan are only compared with it.",

@@ -26,7 +26,7 @@ what comes out: report.md (success with 95 % intervals per policy and skill, cla
 rows.jsonl (one line per attempt), videos/ where asked for.
 """
 # Without importing what needs mujoco and torch; a test holds both lists together.
-POLICIES = ("oracle", "ours", "static", "random", "skill-mean", "retrieval")
+POLICIES = ("oracle", "ours", "ours-draw", "static", "random", "skill-mean", "retrieval")
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type private)

@@ -73,11 +73,13 @@ class Surroundings:
         points: (P, 3) points of the object, metres.
         others: (Q, 3) points of everything else but the robot, metres.
         table_m: height of the table.
+        other_ids: (Q,) instances that the others belong to, 0 = none of them; None where that is not known.
     """
 
     points: Float64
     others: Float64
     table_m: float = 0.0
+    other_ids: npt.NDArray[np.int32] | None = None
 
 
 def choose_contact(

@@ -125,20 +125,26 @@ def _advance(recording: Recording, body: int, first: int = 0) -> float:
     return float((recording.centre[-1, body] - recording.centre[first, body]) @ asked_motion(recording.scene)[0])
 
 
+def _on_table(recording: Recording) -> bool:
+    """Whether the acted object has not fallen down: what is pushed over the edge has gone the right way too."""
+    return bool(recording.acted(recording.position)[-1, 2] > _ABOVE_TABLE_M)
+
+
 def _pushed(recording: Recording) -> bool:
-    return _advance(recording, recording.scene.model.body(recording.scene.acted).id) > MOVED_M
+    return _on_table(recording) and _advance(recording, recording.scene.model.body(recording.scene.acted).id) > MOVED_M
 
 
 def _slide(recording: Recording) -> bool:
     scene = recording.scene
-    return _advance(recording, scene.model.body(scene.acted).id) > max(MOVED_M, 0.6 * asked_motion(scene)[1])
+    return _on_table(recording) and _advance(recording, scene.model.body(scene.acted).id) > max(MOVED_M, 0.6 * asked_motion(scene)[1])
 
 
 def _sweep(recording: Recording) -> bool:
     scene = recording.scene
     others = [scene.model.body(item.name).id for item in scene.objects if item.name != scene.acted]
     along = max((_advance(recording, body) for body in others), default=0.0)
-    return _advance(recording, scene.model.body(scene.acted).id) > 0.5 * asked_motion(scene)[1] and along > MOVED_M
+    acted_m = _advance(recording, scene.model.body(scene.acted).id)
+    return _on_table(recording) and acted_m > 0.5 * asked_motion(scene)[1] and along > MOVED_M
 
 
 def _turn(recording: Recording) -> bool:
@@ -172,12 +178,12 @@ def _pour(recording: Recording) -> bool:
 def _topple(recording: Recording) -> bool:
     up = recording.acted(recording.rotation)[:, 2, 2]
     fell = up[0] > _UPRIGHT_COS and up[-1] < FALLEN_COS
-    return bool(fell and recording.acted(recording.position)[-1, 2] > _ABOVE_TABLE_M)
+    return bool(fell and _on_table(recording))
 
 
 def _roll(recording: Recording) -> bool:
     rolled_on = _advance(recording, recording.scene.model.body(recording.scene.acted).id, recording.last_touch)
-    return bool(rolled_on > ROLLED_ON_M and recording.acted(recording.position)[-1, 2] > _ABOVE_TABLE_M)
+    return bool(rolled_on > ROLLED_ON_M and _on_table(recording))
 
 
 def _operate(recording: Recording) -> bool:

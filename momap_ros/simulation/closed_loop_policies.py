@@ -20,20 +20,24 @@ from momap_ros.forecaster import Forecaster, foreground_pixels
 from momap_ros.geometry import Float32, FloatArray
 from momap_ros.momap import PointTrajectories
 from momap_ros.object_motion import ObjectMotion, estimate_object_motions
+from momap_ros.policies.consensus import agreed
 from momap_ros.simulation.closed_loop_view import FirstView
 
 POLICIES = {
     "oracle": "the true future as a forecast: what follower and hand can do at best",
-    "ours": "the checkpoint's forecast",
+    "ours": "the checkpoint's forecast: what its drawn futures agree on",
+    "ours-draw": "the checkpoint's most representative single future",
     "static": "a forecast in which nothing moves",
     "random": "a random object, moved 15 cm straight into a random direction that is not downwards",
     "skill-mean": "told skill and object: the skill's mean motion in training",
     "retrieval": "told skill and object: the motion of one training episode of the skill",
 }
 TOLD = ("skill-mean", "retrieval")
+OURS = ("ours", "ours-draw")
 GUIDANCE = ("text", "none", "hints")
 _RANDOM_WAY_M, _RANDOM_S = 0.15, 5.0
 _NUM_STEPS = 50
+_DRAWS = 20
 _MAX_POINTS = 1500
 _TRAINING_SAMPLES = (0, 6000, 3)  # as in momap_ros.evaluation.evaluate
 
@@ -50,7 +54,7 @@ class PolicyChoice:
         name: one of POLICIES.
         guidance: what a model is told, one of GUIDANCE: the sentence, nothing, or nothing but the true direction flags
             of the acted object.
-        checkpoint: bundled name or folder, for "ours".
+        checkpoint: bundled name or folder, for those of OURS.
         data: folder with train shards, for the policies of TOLD.
     """
 
@@ -70,7 +74,7 @@ class PolicyChoice:
     @property
     def label(self) -> str:
         """Its row in tables."""
-        return self.name if self.name != "ours" else f"ours, {self.guidance}"
+        return f"{self.name}, {self.guidance}" if self.name in OURS else self.name
 
 
 def make_policy(choice: PolicyChoice) -> Policy:
@@ -86,7 +90,7 @@ def make_policy(choice: PolicyChoice) -> Policy:
         return lambda view, _rng: _translated(view, None, np.zeros((_NUM_STEPS, 3)))
     if choice.name == "random":
         return _random
-    if choice.name == "ours":
+    if choice.name in OURS:
         return _model(choice)
     assert choice.data is not None  # checked when the choice was made
     motions = SkillMotions(itertools.islice(iterate_samples(choice.data, "train"), *_TRAINING_SAMPLES))
@@ -104,7 +108,9 @@ def true_motions(view: FirstView) -> Answer:
 
 
 def _model(choice: PolicyChoice) -> Policy:
-    forecaster = Forecaster(ForecastConfig(checkpoint=choice.checkpoint), ObjectMotionConfig())
+    settings = ForecastConfig(checkpoint=choice.checkpoint, num_hypotheses=_DRAWS)
+    forecaster = Forecaster(settings, ObjectMotionConfig(max_hypotheses=_DRAWS))
+    least_m = FollowerConfig().min_displacement_m
 
     def answer(view: FirstView, _rng: np.random.Generator) -> Answer:
         hints = None
@@ -114,7 +120,10 @@ def _model(choice: PolicyChoice) -> Policy:
             hints = {acted: view.sample.direction_flags()[body].tolist()}
         prompt = view.sample.text if choice.guidance == "text" else ""
         forecast = forecaster(view.frame, view.instances, prompt, hints)
-        return forecast.objects, forecast.trajectories.step_s
+        objects = forecast.objects
+        if choice.name == "ours":
+            objects = [agreed(motion, least_m) for motion in objects]
+        return objects, forecast.trajectories.step_s
 
     return answer
 

@@ -60,9 +60,11 @@ class FirstView:
         base_from_camera = base_from_world @ self.world_from_camera
         own = (self.instances.ids == instance_id) & self.frame.valid
         robot = np.array(self.sample.body_roles)[self.sample.body_ids] == Role.ROBOT
-        others = transform_points(base_from_camera, self.frame.points_in_camera[self.frame.valid & ~own & ~robot])
+        rest = self.frame.valid & ~own & ~robot
+        others = transform_points(base_from_camera, self.frame.points_in_camera[rest])
         near = np.linalg.norm(others, axis=1) < _REACH_M
-        return Surroundings(transform_points(base_from_camera, self.frame.points_in_camera[own]), others[near])
+        points = transform_points(base_from_camera, self.frame.points_in_camera[own])
+        return Surroundings(points, others[near], other_ids=self.instances.ids[rest][near])
 
 
 def first_view(stage: Stage, size: int, *, camera: int = 0, instances: str = "true") -> FirstView | None:

@@ -16,6 +16,8 @@ _REACH_STEPS, _SETTLE_STEPS = 100, 150
 _CONTACT_STRIDE = 10  # contacts are looked at every so many steps
 _CONTACT_GAP = 6  # looks without contact that do not yet end one: fingers chatter
 _START_TRIES, _CLEARANCE_M = 20, 0.15  # between the grasp centre and every handle at the beginning
+# MuJoCo puts everything back to the model's first state after any of these.
+_UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 PAUSE_SHARE = 0.12  # of the moves begin with a rest, as people who steer an arm do
 
 
@@ -133,7 +135,7 @@ class Simulation:
 
     def rollout(self, *, success: bool) -> Rollout:
         """Everything recorded; a run in which the physics became unstable never succeeds."""
-        unstable = self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number > 0
+        unstable = any(self.data.warning[kind].number > 0 for kind in _UNSTABLE)
         qpos, mocap_pos, mocap_quat = (np.array(part) for part in zip(*self._states, strict=True))
         return Rollout(
             qpos,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ import pytest
 
 pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
+import mujoco
+
 from momap_ros.commands import rollout as command
 from momap_ros.config import FollowerConfig
-from momap_ros.geometry import invert_se3
+from momap_ros.geometry import invert_se3, transform_points
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.simulation.closed_loop import FAILURES, Attempt, attempt
 from momap_ros.simulation.closed_loop_policies import POLICIES, PolicyChoice, make_policy, true_motions
@@ -141,6 +144,55 @@ def test_what_stands_in_the_way_is_a_collision(look: Callable[[str, int], Looked
     through[:, :3, 3] = np.linspace(0, 1, len(through))[:, None] * way
     result = attempt(episode, view, [replace(mine, motion_t_from_0=through)], step_s, config=FollowerConfig())
     assert result.failure == "collision", result.details
+
+
+def over_the_edge(view: FirstView, edge_m: float, beyond_m: float) -> Callable[[ObjectMotion], ObjectMotion]:
+    """Up, sideways until it is so far beyond the table's edge, and down to the table's height; 12 s."""
+    in_camera = view.sample.camera_from_world[:3, :3]
+
+    def change(motion: ObjectMotion) -> ObjectMotion:
+        x, y, _ = transform_points(view.world_from_camera, motion.centroid_m)
+        aside = np.array([0.1 - x, np.sign(y) * (edge_m + beyond_m) - y, 0.15])
+        corners = np.array([[0, 0, 0], [0, 0, 0.15], aside, aside * [1, 1, 0]])
+        shares = np.linspace(0, 3, 60)
+        way = np.stack([np.interp(shares, range(4), corners[:, axis]) for axis in range(3)], axis=1)
+        track = np.repeat(np.eye(4)[None], len(way), axis=0)
+        track[:, :3, 3] = way @ in_camera.T
+        return replace(motion, motion_t_from_0=track)
+
+    return change
+
+
+def edge_of_table(model: mujoco.MjModel) -> float:
+    """Half the table's width, metres: of the widest box whose upper side is at height 0."""
+    tops = (model.geom_bodyid == 0) & (np.abs(model.geom_pos[:, 2] + model.geom_size[:, 2]) < 1e-6)
+    return float(model.geom_size[tops, 1].max())
+
+
+def test_what_is_let_go_beside_the_table_is_lost_although_it_went_the_right_way(
+    look: Callable[[str, int], Looked],
+) -> None:
+    episode, view = look("push", 1)  # a narrow table, whose edge the arm reaches
+    result = follow((episode, view), over_the_edge(view, edge_of_table(episode.scene.model), 0.06))
+    body = episode.scene.model.body(episode.scene.acted)
+    height_m = result.rollout.qpos[-1, episode.scene.model.jnt_qposadr[body.jntadr[0]] + 2]
+    assert height_m < -0.3  # on the floor
+    assert (result.success, result.failure) == (False, "lost object")
+
+
+def test_a_way_beyond_the_arms_reach_ends_in_unstable_physics(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("lift", 0)
+    result = follow((episode, view), over_the_edge(view, edge_of_table(episode.scene.model), 0.4))
+    assert (result.success, result.failure) == (False, "unstable physics")
+
+
+def test_contacts_too_stiff_for_the_time_step_are_unstable_physics(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("lift", 0)
+    model = copy.copy(episode.scene.model)
+    other = next(item.name for item in episode.scene.objects if item.name != episode.scene.acted)
+    model.geom_solref[model.geom_bodyid == model.body(other).id] = [-1e12, 0.0]  # N/m per kg, undamped
+    result = follow((replace(episode, scene=replace(episode.scene, model=model)), view))
+    assert (result.success, result.failure) == (False, "unstable physics")
 
 
 def test_the_command_offers_the_policies() -> None:

@@ -1,0 +1,91 @@
+"""What drawn futures have in common, on futures whose common part is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from momap_ros.config import ObjectMotionConfig
+from momap_ros.geometry import Float64, transform_points
+from momap_ros.momap import PointTrajectories
+from momap_ros.object_motion import estimate_object_motions
+from momap_ros.policies.consensus import agreed, agreed_motion
+
+CENTROID = np.array([0.3, 0.1, 0.5])
+STEPS = 11
+
+
+@dataclass(frozen=True, eq=False)
+class Future:
+    motion_t_from_0: Float64
+    weight: float = 0.1
+
+
+def future(turn: tuple[float, float, float], end: tuple[float, float, float], weight: float = 0.1) -> Future:
+    """The centroid goes straight to its start plus `end` while the object turns by a rotation vector."""
+    share = np.linspace(0, 1, STEPS)[:, None]
+    motion = np.repeat(np.eye(4)[None], STEPS, axis=0)
+    motion[:, :3, :3] = Rotation.from_rotvec(share * np.array(turn)).as_matrix()
+    motion[:, :3, 3] = CENTROID + share * np.array(end) - motion[:, :3, :3] @ CENTROID
+    return Future(motion, weight)
+
+
+def end_of(motion: Float64 | None) -> Float64:
+    assert motion is not None
+    return np.asarray(transform_points(motion[-1], CENTROID) - CENTROID)
+
+
+def test_one_future_is_its_own_consensus() -> None:
+    only = future((0.3, -0.2, 0.9), (0.1, 0.2, -0.05), weight=1.0)
+    np.testing.assert_allclose(agreed_motion([only], CENTROID, 0.008), only.motion_t_from_0, atol=1e-12)
+
+
+def test_futures_of_one_outcome_are_averaged_by_weight() -> None:
+    futures = [future((0, 0, 0), (0.2, 0.0, 0.0), 0.3), future((0, 0, 0), (0.2, 0.04, 0.0), 0.1)]
+    np.testing.assert_allclose(end_of(agreed_motion(futures, CENTROID, 0.008)), [0.2, 0.01, 0.0], atol=1e-12)
+
+
+def test_another_outcome_is_left_out_not_averaged() -> None:
+    left = [future((0, 0, 0), (0.2, 0.01 * k, 0.0)) for k in (-1, 0, 1)]
+    right = [future((0, 0, 0), (-0.2, 0.0, 0.0)) for _ in range(2)]
+    np.testing.assert_allclose(end_of(agreed_motion([*right, *left], CENTROID, 0.008)), [0.2, 0, 0], atol=1e-12)
+
+
+def test_futures_at_rest_do_not_count() -> None:
+    still = [future((0, 0, 0), (0, 0, 0)) for _ in range(8)]
+    moves = future((0, 0, 0), (0.0, 0.1, 0.0))
+    np.testing.assert_allclose(end_of(agreed_motion([*still, moves], CENTROID, 0.008)), [0, 0.1, 0], atol=1e-12)
+    assert agreed_motion(still, CENTROID, 0.008) is None
+    assert agreed_motion([], CENTROID, 0.008) is None
+
+
+def test_a_turn_in_place_is_a_motion() -> None:
+    motion = agreed_motion([future((0, 0, 1.0), (0, 0, 0))], CENTROID, 0.008)
+    assert motion is not None
+    np.testing.assert_allclose(Rotation.from_matrix(motion[-1, :3, :3]).as_rotvec(), [0, 0, 1.0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("turns", "agreed_rad"), [((0.8, 1.0, 1.2), 1.0), ((-1.0, 0.1, 1.2), 0.0)])
+def test_a_turn_is_followed_where_the_futures_agree_on_it(turns: tuple[float, ...], agreed_rad: float) -> None:
+    motion = agreed_motion([future((0, 0, turn), (0.1, 0, 0)) for turn in turns], CENTROID, 0.008)
+    assert motion is not None
+    np.testing.assert_allclose(Rotation.from_matrix(motion[-1, :3, :3]).as_rotvec(), [0, 0, agreed_rad], atol=1e-9)
+    np.testing.assert_allclose(end_of(motion), [0.1, 0, 0], atol=1e-12)
+
+
+def test_an_object_motion_takes_the_way_that_its_hypotheses_agree_on() -> None:
+    """Ten noisy draws of one translation: the mean of ten is nearer to it than a draw."""
+    rng = np.random.default_rng(0)
+    points = CENTROID + rng.uniform(-0.02, 0.02, (40, 3))
+    ends = np.array([0.2, 0.0, 0.1]) + rng.normal(0, 0.03, (10, 3))
+    positions = points[None, :, None] + np.linspace(0, 1, STEPS)[:, None] * ends[:, None, None]
+    pixels = np.stack([np.arange(40), np.zeros(40)], axis=1).astype(np.int32)
+    trajectories = PointTrajectories(positions.astype(np.float32), np.ones(40, np.int32), pixels, 64, 64, 0.1)
+    (motion,) = estimate_object_motions(trajectories, ObjectMotionConfig(max_hypotheses=10), hypothesis=0)
+    followed = agreed(motion, 0.008)
+    assert followed.hypothesis_spread_m == motion.hypothesis_spread_m
+    end = transform_points(followed.motion_t_from_0[-1], motion.centroid_m) - motion.centroid_m
+    assert np.linalg.norm(end - [0.2, 0.0, 0.1]) < 0.5 * np.linalg.norm(ends - [0.2, 0.0, 0.1], axis=1).mean()
