@@ -10,6 +10,8 @@ fitted to
 - true: the sample's exact MoMap;
 - noisy: the same with white noise on every position of every step, and a share of the object's points, all on one side
   of it, left where they were; and once more with smoothing;
+- true, alone is free: the same joints, but what stands APART_M or farther from every other instance but the robot has
+  none: its fixture would be seen beside it;
 - forecast: what the checkpoint draws for the sample's sentence, the representative future and the best of all.
 
 Errors of an object: RMS distance of its points from where the true motion takes them, over all steps after 0; distance
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
@@ -54,6 +57,7 @@ TRUE_JOINTS = {
 }
 MIN_POINTS = 20
 MIN_TRAVEL_M = 0.01
+APART_M = 0.04
 NOISE_M = 0.003
 OUTLIER_SHARE = 0.4
 SMOOTHING_STEPS = 8.0
@@ -62,17 +66,24 @@ SOURCES = ("true", "noisy", "noisy, smoothed", "forecast", "forecast, smoothed")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One moving object of one sample: which it is, where its points are, and how it really moves, (T, 4, 4)."""
+    """One moving object of one sample: which it is, where its points are, how it really moves, what is beside it.
+
+    `truth` is (T, 4, 4), `apart_m` the metres from the object to the nearest followed point of another instance but
+    the robot; infinite where there is none.
+    """
 
     instance_id: int
     name: str
     joint: str
     body: PointSpread
     truth: Float64
+    apart_m: float = np.inf
 
 
 def moving_cases(sample: Sample, trajectories: PointTrajectories) -> Iterator[Case]:
     """Yield the objects of a sample that really move and are followed at enough points."""
+    robot = [body_id for body_id, role in enumerate(sample.body_roles) if role is Role.ROBOT]
+    fixed = (trajectories.object_ids > 0) & ~np.isin(trajectories.object_ids, robot)
     for slot, body_id in enumerate(sample.moving_bodies.tolist()):
         if sample.body_roles[body_id] not in {Role.ACTED, Role.OBJECT}:
             continue
@@ -83,7 +94,9 @@ def moving_cases(sample: Sample, trajectories: PointTrajectories) -> Iterator[Ca
         truth[:, :3] = sample.motion_t_from_0[:, slot]
         body, name = PointSpread.of(points), sample.body_names[body_id]
         if body.distance_m(truth, np.eye(4)).max() >= MIN_TRAVEL_M:
-            yield Case(body_id, name, TRUE_JOINTS.get(name, "none"), body, truth)
+            others = trajectories.positions[0, fixed & (trajectories.object_ids != body_id), 0]
+            apart_m = float(cKDTree(points).query(others)[0].min()) if len(others) else np.inf
+            yield Case(body_id, name, TRUE_JOINTS.get(name, "none"), body, truth, apart_m)
 
 
 def true_trajectories(sample: Sample, frame: RGBDFrame, instances: InstanceMap, max_points: int) -> PointTrajectories:
@@ -182,6 +195,8 @@ class Study:
                 }
                 if found.articulation.kind.name.lower() == case.joint:
                     row[source] |= axis_errors(found.articulation, case)
+            alone = case.apart_m >= APART_M and row["true"]["told"] != "unknown"
+            row["true, alone is free"] = row["true"] | ({"told": "free"} if alone else {})
             row["best of all"] = self._best(drawn, case)
             rows.append(row)
         return rows
@@ -229,7 +244,7 @@ def build_report(samples: Iterable[Sample], checkpoint: str, data: str, split: s
             "hypotheses": study.forecaster.config.num_hypotheses,
         },
         "errors": {source: errors_of(rows, source) for source in ("static", *SOURCES, "best of all")},
-        "joints": {source: joints_of(rows, source) for source in (*SOURCES, "best of all")},
+        "joints": {source: joints_of(rows, source) for source in ("true, alone is free", *SOURCES, "best of all")},
         "axes": {source: axes_of(rows, source) for source in SOURCES},
         "free_by_skill": {source: free_by_skill(rows, source) for source in ("true", "forecast")},
     }

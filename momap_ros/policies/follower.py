@@ -26,6 +26,7 @@ _ONSET_M = 0.003  # a motion has begun, or has ended, when points are this far f
 _SUPPORT_M, _FOOTPRINT_M = 0.03, 0.02
 _SAME_HEIGHT_M = 0.02
 _LEFT_OF_SPEED, _RUN_UP_M, _PUSH_WAYPOINTS = 5 / 7, 0.05, 21
+_PRESSED_THROUGH_M = 0.012
 _CORRIDOR_M, _OVER_M = 0.08, 0.025  # what stands this near to the way is passed this far above
 
 
@@ -245,7 +246,8 @@ def approach(plan: Plan, seen: Surroundings, base_from_gripper_now: FloatArray, 
 def carried(contact: Contact, motion_t_from_0: FloatArray) -> Float64:
     """(T, 4, 4) base_from_gripper of a gripper that goes where the object goes.
 
-    What is held is carried rigidly. Fingers that press keep their orientation and go with the point that they touch.
+    What is held is carried rigidly. Fingers that press keep their orientation and go with the point that they touch, at
+    the lowest point of the way a little further: what is pressed is pressed until it gives no more.
 
     Args:
         contact: pose at the first step.
@@ -256,6 +258,7 @@ def carried(contact: Contact, motion_t_from_0: FloatArray) -> Float64:
         return np.asarray(motion @ contact.base_from_gripper)
     ways = np.repeat(contact.base_from_gripper[None], len(motion), axis=0)
     ways[:, :3, 3] = transform_points(motion, contact.base_from_gripper[:3, 3])
+    ways[int(ways[:, 2, 3].argmin()), 2, 3] -= _PRESSED_THROUGH_M
     return ways
 
 

@@ -214,7 +214,7 @@ class _Run:
         stable, rollout = rollout.success, rollout
         success = stable and succeeded(scene, rollout)
         if not success and not stable:
-            failure, details = "unstable physics", "MuJoCo warns of a bad acceleration"
+            failure, details = "unstable physics", "MuJoCo warns of a bad position, velocity or acceleration"
         elif not success and not failure:
             acted = model.body(scene.acted).id
             moved = {

@@ -136,7 +136,8 @@ def _pushed(recording: Recording) -> bool:
 
 def _slide(recording: Recording) -> bool:
     scene = recording.scene
-    return _on_table(recording) and _advance(recording, scene.model.body(scene.acted).id) > max(MOVED_M, 0.6 * asked_motion(scene)[1])
+    least_m = max(MOVED_M, 0.6 * asked_motion(scene)[1])
+    return _on_table(recording) and _advance(recording, scene.model.body(scene.acted).id) > least_m
 
 
 def _sweep(recording: Recording) -> bool:

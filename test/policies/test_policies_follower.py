@@ -76,8 +76,10 @@ def test_what_presses_keeps_its_orientation_and_its_point() -> None:
     motion = track((0.0, 0.0, 0.1), (0.0, 0.0, -0.02))
     ways = carried(contact, motion)
     np.testing.assert_array_equal(ways[:, :3, :3], np.repeat(contact.base_from_gripper[None, :3, :3], STEPS, axis=0))
-    expected = motion[-1] @ [0.3, 0.1, 0.05, 1.0]
-    np.testing.assert_allclose(ways[-1, :3, 3], expected[:3], atol=1e-12)
+    places = motion @ [0.3, 0.1, 0.05, 1.0]
+    np.testing.assert_allclose(ways[:-1, :3, 3], places[:-1, :3], atol=1e-12)
+    # Where it is lowest, 12 mm further: until it gives no more.
+    np.testing.assert_allclose(ways[-1, :3, 3], places[-1, :3] - [0, 0, 0.012], atol=1e-12)
 
 
 def test_pace_is_the_forecasts_where_that_is_slow_and_the_limits_where_not() -> None:
