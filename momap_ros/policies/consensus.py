@@ -34,14 +34,27 @@ class DrawnMotion(Protocol):
 
 
 def agreed(motion: ObjectMotion, min_displacement_m: float) -> ObjectMotion:
-    """The same object on the way that its hypotheses agree on; its other numbers stay those of the reported future.
+    """The same object on the way that its hypotheses agree on, with the spread of their ends about that way's end.
+
+    The object itself where they agree on nothing that moves, as where one half turns left and the other right. Its other
+    numbers stay those of the reported future.
 
     Args:
         motion: with all its hypotheses, so estimated with a `max_hypotheses` not below the number of draws.
         min_displacement_m: futures that get less far are at rest, see `agreed_motion`.
     """
     way = agreed_motion(motion.hypotheses, motion.centroid_m, min_displacement_m) if motion.valid else None
-    return motion if way is None else replace(motion, motion_t_from_0=way)
+    if way is None or not _moving(way[None], motion.centroid_m, min_displacement_m)[0]:
+        return motion
+    futures = np.stack([future.motion_t_from_0 for future in motion.hypotheses])
+    weights = np.array([future.weight for future in motion.hypotheses])
+    weights = weights * _moving(futures, motion.centroid_m, min_displacement_m)
+    ends = transform_points(futures[:, -1], motion.centroid_m)
+    apart_m2 = ((ends - transform_points(way[-1], motion.centroid_m)) ** 2).sum(axis=1)
+    # Of each kind of future one is known; how far the others end from it, its covariance says.
+    apart_m2 += [np.nan_to_num(np.trace(future.end_covariance[:3, :3])) for future in motion.hypotheses]
+    spread_m = float(np.sqrt(weights @ apart_m2 / weights.sum()))
+    return replace(motion, motion_t_from_0=way, hypothesis_spread_m=spread_m)
 
 
 def agreed_motion(futures: Sequence[DrawnMotion], centroid: FloatArray, min_displacement_m: float) -> Float64 | None:
@@ -61,12 +74,10 @@ def agreed_motion(futures: Sequence[DrawnMotion], centroid: FloatArray, min_disp
         return None
     weights = np.array([future.weight for future in futures])
     motions = np.stack([np.asarray(future.motion_t_from_0, np.float64) for future in futures])
-    around = np.asarray(centroid, np.float64) + np.concatenate([np.zeros((1, 3)), 0.05 * np.eye(3)])
-    reached = transform_points(motions[:, :, None], around)  # (K, T, 4, 3)
-    moving = np.linalg.norm(reached - around, axis=-1).max(axis=(1, 2)) >= min_displacement_m
+    moving = _moving(motions, centroid, min_displacement_m)
     if not moving.any():
         return None
-    paths = reached[moving][:, :, 0]
+    paths = transform_points(motions[moving], np.asarray(centroid, np.float64))
     alike = _of_one_outcome(paths, weights[moving])
     share = weights[moving][alike] / weights[moving][alike].sum()
     path = np.einsum("k,kti->ti", share, paths[alike])
@@ -74,6 +85,13 @@ def agreed_motion(futures: Sequence[DrawnMotion], centroid: FloatArray, min_disp
     agreed = se3_from_parts(turns, np.zeros((len(path), 3)))
     agreed[:, :3, 3] = path - turns @ np.asarray(centroid, np.float64)
     return agreed
+
+
+def _moving(motions: Float64, centroid: FloatArray, least_m: float) -> npt.NDArray[np.bool_]:
+    """(K,) whether (K, T, 4, 4) motions take the centroid, or a place 5 cm beside it, so far."""
+    around = np.asarray(centroid, np.float64) + np.concatenate([np.zeros((1, 3)), 0.05 * np.eye(3)])
+    reached = transform_points(motions[:, :, None], around)  # (K, T, 4, 3)
+    return np.asarray(np.linalg.norm(reached - around, axis=-1).max(axis=(1, 2)) >= least_m)
 
 
 def _of_one_outcome(paths: Float64, weights: Float64) -> npt.NDArray[np.intp]:
