@@ -36,8 +36,8 @@ class DrawnMotion(Protocol):
 def agreed(motion: ObjectMotion, min_displacement_m: float) -> ObjectMotion:
     """The same object on the way that its hypotheses agree on, with the spread of their ends about that way's end.
 
-    The object itself where they agree on nothing that moves, as where one half turns left and the other right. Its other
-    numbers stay those of the reported future.
+    The object itself where they agree on nothing that moves, as where one half turns left and the other right. Its
+    other numbers stay those of the reported future.
 
     Args:
         motion: with all its hypotheses, so estimated with a `max_hypotheses` not below the number of draws.

@@ -18,7 +18,7 @@ from momap_ros.object_motion import ObjectMotion
 from momap_ros.policies.contacts import ContactKind
 from momap_ros.policies.follower import NotFollowedError, Plan, approach, choose_object, make_plan
 from momap_ros.simulation.arm import BASE_XY, OPEN_M, ROBOT_BODIES
-from momap_ros.simulation.closed_loop_checks import succeeded
+from momap_ros.simulation.closed_loop_checks import compared_end, succeeded
 from momap_ros.simulation.closed_loop_view import FirstView
 from momap_ros.simulation.episodes import Episode, start_episode
 from momap_ros.simulation.hand import Rollout, ScriptedHand, quaternion_of, rotation
@@ -36,6 +36,9 @@ FAILURES = (
     "unstable physics",
     "lost object",
     "collision",
+    "wrong direction",
+    "too short",
+    "too far",
     "ended elsewhere",
 )
 _TOUCH_M = 0.006  # from a finger to what it touches
@@ -211,7 +214,7 @@ class _Run:
         """The verdict, and the class of a failure that nobody met on the way."""
         scene, model = self.episode.scene, self.hand.model
         rollout = self.hand.rollout(success=True)
-        stable, rollout = rollout.success, rollout
+        stable = rollout.success
         success = stable and succeeded(scene, rollout)
         if not success and not stable:
             failure, details = "unstable physics", "MuJoCo warns of a bad position, velocity or acceleration"
@@ -228,7 +231,7 @@ class _Run:
             elif farthest and moved[farthest] > _COLLIDED_M:
                 failure, details = "collision", f"{farthest} was moved by {moved[farthest]:.3f} m"
             else:
-                failure, details = "ended elsewhere", "the way was followed to its end"
+                failure, details = compared_end(scene, rollout, self.episode.rollout)
         contact = plan.contact.kind.value if plan else ""
         return Attempt(
             success,

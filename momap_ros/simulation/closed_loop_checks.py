@@ -26,6 +26,7 @@ from momap_ros.simulation.skills.tipping import FALLEN_COS, ROLLED_ON_M
 
 _STRIDE = 5  # recorded states that are looked at: every 20 ms
 _UPRIGHT_COS, _STANDING_COS, _STANDING_M, _ABOVE_TABLE_M = 0.98, 0.97, 0.01, -0.01
+_LEAST_WAY, _OFF_RAD, _SHORT, _FAR = 0.02, 0.6, 0.8, 1.2  # metres or radians; shares of the way meant
 _TURNED_RAD, _WIPED_M, _ON_TABLE_WIPING_M = 0.8, 0.2, 0.01
 
 
@@ -80,6 +81,39 @@ def succeeded(scene: Scene, rollout: Rollout) -> bool:
     if scene.skill not in CHECKS:
         raise ValueError(f"skill: expected one of {sorted(CHECKS)}, got {scene.skill!r}, in which nobody acts")
     return bool(CHECKS[scene.skill](record(scene, rollout)))
+
+
+def compared_end(scene: Scene, rollout: Rollout, demonstration: Rollout) -> tuple[str, str]:
+    """How an attempt that went its whole way and failed ended, beside the demonstration; and the figures behind it.
+
+    The joint is compared where the acted body has one, else the way from its centre's first place to its last.
+
+    Args:
+        scene: the scene and its task.
+        rollout: the attempt.
+        demonstration: of the same first state.
+
+    Returns:
+        "wrong direction", "too short", "too far", or "ended elsewhere" where it is none of these.
+    """
+    got, asked = record(scene, rollout), record(scene, demonstration)
+    if len(got.joint):
+        ways = [part.joint[[0, np.abs(part.joint - part.joint[0]).argmax()]] for part in (got, asked)]
+        one, other = (np.array([way[1] - way[0]]) for way in ways)
+        unit = "m" if scene.model.joint(fixture_of(scene).joint).type[0] == mujoco.mjtJoint.mjJNT_SLIDE else "rad"
+    else:
+        one, other = (part.acted(part.centre)[-1] - part.acted(part.centre)[0] for part in (got, asked))
+        unit = "m"
+    reached, meant = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    details = f"{reached:.3f} {unit} of {meant:.3f} {unit}"
+    if meant < _LEAST_WAY:
+        return "ended elsewhere", details
+    along = float(one @ other) / meant
+    if reached > _LEAST_WAY and along < np.cos(_OFF_RAD) * reached:
+        return "wrong direction", f"{details}, {np.degrees(np.arccos(np.clip(along / reached, -1, 1))):.0f} degrees off"
+    if along < _SHORT * meant:
+        return "too short", details
+    return ("too far" if along > _FAR * meant else "ended elsewhere"), details
 
 
 def _lift(recording: Recording) -> bool:

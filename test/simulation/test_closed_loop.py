@@ -124,10 +124,26 @@ def test_a_drawer_that_is_shut_cannot_be_pushed_in(look: Callable[[str, int], Lo
     assert result.failure == "stopped on disagreement"
 
 
-def test_a_push_the_other_way_ends_elsewhere_or_in_something(look: Callable[[str, int], Looked]) -> None:
+def test_a_push_the_other_way_is_called_so_or_ends_in_something(look: Callable[[str, int], Looked]) -> None:
     result = follow(look("push", 0), backwards)
     assert not result.success
-    assert result.failure in {"ended elsewhere", "collision"}
+    assert result.failure in {"wrong direction", "collision"}
+
+
+@pytest.mark.parametrize(
+    ("skill", "share", "failure"),
+    [("move_slider", 0.2, "too short"), ("pick_place", 0.5, "too short"), ("pick_place", 1.35, "too far")],
+)
+def test_a_part_of_the_way_is_too_short_and_more_than_the_way_too_far(
+    look: Callable[[str, int], Looked], skill: str, share: float, failure: str
+) -> None:
+    def scaled(motion: ObjectMotion) -> ObjectMotion:
+        track = motion.motion_t_from_0.copy()
+        track[:, :3, 3] *= share
+        return replace(motion, motion_t_from_0=track)
+
+    result = follow(look(skill, 0), scaled)
+    assert (result.success, result.failure) == (False, failure), result.details
 
 
 def test_what_stands_in_the_way_is_a_collision(look: Callable[[str, int], Looked]) -> None:
