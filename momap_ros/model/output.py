@@ -192,7 +192,7 @@ class MoMapOutput:
         if self.articulated[slot]:
             nearest = self._nearest_cells(slot, pixels)
             for hypothesis in hypotheses:
-                yield self.codec.decode(self.latents[hypothesis][:, nearest].T).numpy() * scale_m
+                yield (self.codec.decode(self.latents[hypothesis][:, nearest].T) * scale_m).numpy()
             return
         # The codec is linear, so a map is decoded once, and not at every point.
         offset = torch.from_numpy(points / scale_m).float() - self.centres[slot]
