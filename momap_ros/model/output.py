@@ -122,7 +122,7 @@ class MoMapOutput:
         check_shapes(pixels=(pixels, "P 2"))
         u, v = pixels[:, 0], pixels[:, 1]
         ids = self.instances.ids[v, u]
-        points = self.frame.points_in_camera[v, u]
+        points = self.frame.points_at(u, v)
         chosen = list(range(self.num_hypotheses)) if hypotheses is None else list(hypotheses)
         positions, confidence = self._positions(points, ids, pixels, chosen)
         camera = self.frame.camera
