@@ -93,7 +93,7 @@ class PointSpread:
         """(...) RMS distance between where two (..., 4, 4) motions take the points, metres."""
         apart = transform_points(motion, self.centroid) - transform_points(other, self.centroid)
         turned = motion[..., :3, :3] - other[..., :3, :3]
-        square = np.einsum("...ij,jk,...ik->...", turned, self.covariance, turned)
+        square = ((turned @ self.covariance) * turned).sum(axis=(-2, -1))
         return np.asarray(np.sqrt(np.sum(apart**2, axis=-1) + np.maximum(square, 0.0)))
 
 

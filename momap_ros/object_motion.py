@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from momap_ros.articulation import Articulation, PointSpread, fit_articulation
 from momap_ros.config import ObjectMotionConfig
-from momap_ros.geometry import Float64, se3_from_parts, transform_points
-from momap_ros.hypotheses import cluster_ends, end_covariance
+from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
+from momap_ros.hypotheses import EndCluster, cluster_ends, end_covariance
 from momap_ros.momap import PointTrajectories, direction_flags
-from momap_ros.rigid_tracks import Bool, RigidTracks, fit_rigid_tracks, incremental_motions
+from momap_ros.rigid_moments import Bool
+from momap_ros.rigid_tracks import RigidTracks, TrackJob, fit_many_rigid_tracks, incremental_motions
 
 Int8 = npt.NDArray[np.int8]
 
@@ -142,73 +143,207 @@ def estimate_object_motions(
     """
     order = np.argsort(trajectories.object_ids, kind="stable")
     ids, starts = np.unique(trajectories.object_ids[order], return_index=True)
-    members = np.split(order, starts)[1:]
-    motions = []
-    for instance_id, points in zip(ids.tolist(), members, strict=True):
-        if instance_id == 0:
-            continue
-        label = (labels or {}).get(instance_id, "")
-        probability = (moving_probability or {}).get(instance_id)
-        motion = _object_motion(
-            trajectories, points, config, hypothesis=hypothesis, label=label, probability=probability
+    objects = [
+        _Object.of(trajectories, points, config, hypothesis, labels or {}, moving_probability or {})
+        for instance_id, points in zip(ids.tolist(), np.split(order, starts)[1:], strict=True)
+        if instance_id != 0
+    ]
+    # All objects are fitted together: most of what a fit of one takes is not arithmetic.
+    whole = _fitted([item.job(item.chosen) for item in objects], config)
+    others = [item for item in objects if item.chosen is not None]
+    ends = iter(_fitted([item.job(ends_only=True) for item in others], config))
+    drafts = [
+        _Draft.of(item, tracks, tracks if item.chosen is None else next(ends), config)
+        for item, tracks in zip(objects, whole, strict=True)
+    ]
+    missing = [draft for draft in drafts if draft.missing]
+    found = _fitted([draft.item.job(draft.missing) for draft in missing], config)
+    for draft, tracks in zip(missing, found, strict=True):
+        draft.known.update(zip(draft.missing, tracks.motion_t_from_0, strict=True))
+    return [draft.motion(config) for draft in drafts]
+
+
+def _fitted(jobs: list[TrackJob], config: ObjectMotionConfig) -> list[RigidTracks]:
+    return fit_many_rigid_tracks(jobs, iterations=config.reweighting_iterations, smoothing_steps=config.smoothing_steps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Object:
+    """What is known of one object before anything is fitted.
+
+    Attributes:
+        instance_id: positive.
+        label: its name, or empty.
+        probability: the model's own that it moves, or None.
+        hypothesis: the one to report, or None.
+        step_s: seconds between two steps.
+        observed: (3, P) its known points at step 0; reductions along a long last axis are several times faster.
+        centroid: (3,) their mean; NaN without any.
+        positions: (N, P, T, 3) the trajectories that are fitted.
+        weights: (N, P) of them, or None.
+    """
+
+    instance_id: int
+    label: str
+    probability: float | None
+    hypothesis: int | None
+    step_s: float
+    observed: Float64
+    centroid: Float64
+    positions: FloatArray
+    weights: FloatArray | None
+
+    @classmethod
+    def of(  # noqa: PLR0917  (what `estimate_object_motions` was asked for)
+        cls,
+        trajectories: PointTrajectories,
+        points: npt.NDArray[np.intp],
+        config: ObjectMotionConfig,
+        hypothesis: int | None,
+        labels: Mapping[int, str],
+        probabilities: Mapping[int, float],
+    ) -> _Object:
+        """The object that owns these trajectories."""
+        instance_id = int(trajectories.object_ids[points[0]])
+        observed = np.ascontiguousarray(trajectories.positions[0, points, 0].T, np.float64)
+        observed = observed[:, np.isfinite(observed).all(axis=0)]
+        limit = config.max_points_per_object
+        if len(points) > limit:
+            # Drawn at random, because an even stride over the rows of an image can fall on a single column.
+            points = np.sort(np.random.default_rng(instance_id).choice(points, limit, replace=False))
+        is_run = points[-1] - points[0] == len(points) - 1  # then nothing needs to be copied
+        fitted = slice(points[0], points[-1] + 1) if is_run else points
+        return cls(
+            instance_id=instance_id,
+            label=labels.get(instance_id, ""),
+            probability=probabilities.get(instance_id),
+            hypothesis=hypothesis,
+            step_s=trajectories.step_s,
+            observed=observed,
+            centroid=observed.mean(axis=1) if observed.size else np.full(3, np.nan),
+            positions=trajectories.positions[:, fitted],
+            weights=None if trajectories.confidence is None else trajectories.confidence[:, fitted],
         )
-        motions.append(motion)
-    return motions
+
+    @property
+    def chosen(self) -> list[int] | None:
+        """The one hypothesis whose whole track is asked for, where of the others only the ends are; else None."""
+        return None if self.hypothesis is None or self.probability is None else [self.hypothesis]
+
+    def job(self, hypotheses: list[int] | None = None, *, ends_only: bool = False) -> TrackJob:
+        """The trajectories in these hypotheses, in all where None; their first and last step where `ends_only`."""
+        rows = slice(None) if hypotheses is None else hypotheses
+        positions = self.positions[rows]
+        return TrackJob(
+            self.positions[0, :, 0],
+            positions[:, :, [0, -1]] if ends_only else positions,
+            None if self.weights is None else self.weights[rows],
+        )
 
 
-def _object_motion(
-    trajectories: PointTrajectories,
-    points: npt.NDArray[np.intp],
-    config: ObjectMotionConfig,
-    *,
-    hypothesis: int | None,
-    label: str,
-    probability: float | None,
-) -> ObjectMotion:
-    """The motion of the object that owns these trajectories."""
-    instance_id = int(trajectories.object_ids[points[0]])
-    # (3, P): reductions along a long last axis are several times faster.
-    observed = np.ascontiguousarray(trajectories.positions[0, points, 0].T, np.float64)
-    observed = observed[:, np.isfinite(observed).all(axis=0)]
-    centroid = observed.mean(axis=1) if observed.size else np.full(3, np.nan)
-    fit = _Fitter(trajectories, points, config, seed=instance_id)
-    if hypothesis is None or probability is None:
-        tracks = every = fit.tracks()
-        paths = _carried(tracks, centroid)
-        chosen = row = _medoid(paths, tracks.valid) if hypothesis is None else hypothesis
-        ends = every.motion_t_from_0[:, -1]
-    else:  # of the other hypotheses only the ends are asked for
-        tracks, every = fit.tracks([hypothesis]), fit.tracks(ends_only=True)
-        paths, chosen, row = _carried(tracks, centroid), hypothesis, 0
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """An object whose reported future is fitted, and for whose other ends it is known which futures stand for them.
+
+    Attributes:
+        item: the object.
+        tracks: of all futures, or of the reported one.
+        row: of the reported future in `tracks`.
+        chosen: the reported future.
+        paths: (., T, 3) the centroid's in `tracks`.
+        ends: (N, 4, 4) motion to the last step in every future.
+        valid: (N,) futures in which the object has a motion.
+        body: its points; None where not valid.
+        tolerance_m: ends of futures that agree are no farther apart.
+        clusters: of the ends, as many as are reported.
+        known: (T, 4, 4) whole motions by future.
+        path: what ObjectMotion says of the centroid's path, by field.
+    """
+
+    item: _Object
+    tracks: RigidTracks
+    row: int
+    chosen: int
+    paths: Float64
+    ends: Float64
+    valid: Bool
+    body: PointSpread | None
+    tolerance_m: float
+    clusters: list[EndCluster]
+    known: dict[int, Float64]
+    path: dict[str, Any]
+
+    @classmethod
+    def of(cls, item: _Object, tracks: RigidTracks, every: RigidTracks, config: ObjectMotionConfig) -> _Draft:
+        """Choose the future, where that is open, and group the ends.
+
+        Args:
+            item: the object.
+            tracks: of all futures, or of `item.chosen`.
+            every: of all futures, whole or their ends.
+            config: thresholds and limits.
+        """
+        paths = _carried(tracks, item.centroid)
+        chosen = _medoid(paths, tracks.valid) if item.hypothesis is None else item.hypothesis
+        row = chosen if item.chosen is None else 0
         ends = every.motion_t_from_0[:, -1]
         ends[chosen] = tracks.motion_t_from_0[row, -1]
-    if probability is None:
-        farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
-        probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
-    path = _path_numbers(paths[row], trajectories.step_s, config.moving_threshold_m)
-    tolerance_m = max(config.moving_threshold_m, CLUSTER_SHARE * path["displacement_m"])
-    weight, spread = _agreement(transform_points(ends, np.nan_to_num(centroid)), every.valid, chosen, tolerance_m)
-    own, residual, valid = tracks.motion_t_from_0[row], tracks.residual_m[row], bool(tracks.valid[row])
-    rigid = valid and bool(np.nanmax(residual) <= config.rigid_residual_m)
-    body = PointSpread.of(observed.T) if valid else None
-    return ObjectMotion(
-        instance_id=instance_id,
-        label=label,
-        moving_probability=probability,
-        centroid_m=centroid,
-        size_m=np.ptp(observed, axis=1) if observed.size else np.zeros(3),
-        motion_t_from_0=own,
-        residual_m=residual,
-        inlier_fraction=float(tracks.inlier_fraction[row]),
-        rigid=rigid,
-        valid=valid,
-        hypothesis_weight=weight,
-        hypothesis_spread_m=spread,
-        end_covariance=end_covariance(ends[every.valid], ends[chosen], centroid),
-        hypotheses=_alternatives(fit, ends, every.valid, body, tolerance_m=tolerance_m, known={chosen: own}),
-        articulation=_articulation(own, body if rigid else None, config),
-        **path,
-    )
+        path = _path_numbers(paths[row], item.step_s, config.moving_threshold_m)
+        tolerance_m = max(config.moving_threshold_m, CLUSTER_SHARE * path["displacement_m"])
+        body = PointSpread.of(item.observed.T) if tracks.valid[row] else None
+        clusters = [] if body is None else cluster_ends(ends, every.valid, body, tolerance_m)
+        return cls(
+            item,
+            tracks,
+            row,
+            chosen,
+            paths=paths,
+            ends=ends,
+            valid=every.valid,
+            body=body,
+            tolerance_m=tolerance_m,
+            clusters=clusters[: config.max_hypotheses],
+            known={chosen: tracks.motion_t_from_0[row]},
+            path=path,
+        )
+
+    @property
+    def missing(self) -> list[int]:
+        """Futures that stand for a cluster and whose whole motion is not known."""
+        return [cluster.representative for cluster in self.clusters if cluster.representative not in self.known]
+
+    def motion(self, config: ObjectMotionConfig) -> ObjectMotion:
+        """The result; nothing may be missing."""
+        item, tracks, row = self.item, self.tracks, self.row
+        probability = item.probability
+        if probability is None:
+            farthest = np.linalg.norm(self.paths - self.paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
+            probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
+        centroids = transform_points(self.ends, np.nan_to_num(item.centroid))
+        weight, spread = _agreement(centroids, self.valid, self.chosen, self.tolerance_m)
+        own, residual, valid = tracks.motion_t_from_0[row], tracks.residual_m[row], bool(tracks.valid[row])
+        rigid = valid and bool(np.nanmax(residual) <= config.rigid_residual_m)
+        return ObjectMotion(
+            instance_id=item.instance_id,
+            label=item.label,
+            moving_probability=probability,
+            centroid_m=item.centroid,
+            size_m=np.ptp(item.observed, axis=1) if item.observed.size else np.zeros(3),
+            motion_t_from_0=own,
+            residual_m=residual,
+            inlier_fraction=float(tracks.inlier_fraction[row]),
+            rigid=rigid,
+            valid=valid,
+            hypothesis_weight=weight,
+            hypothesis_spread_m=spread,
+            end_covariance=end_covariance(self.ends[self.valid], self.ends[self.chosen], item.centroid),
+            hypotheses=tuple(
+                MotionHypothesis(cluster.weight, self.known[cluster.representative], cluster.end_covariance)
+                for cluster in self.clusters
+            ),
+            articulation=_articulation(own, self.body if rigid else None, config),
+            **self.path,
+        )
 
 
 def _path_numbers(path: Float64, step_s: float, threshold_m: float) -> dict[str, Any]:
@@ -225,59 +360,6 @@ def _path_numbers(path: Float64, step_s: float, threshold_m: float) -> dict[str,
         "displacement_m": length,
         "speed_m_s": path_length / (last * step_s) if last else 0.0,
     }
-
-
-class _Fitter:
-    """Fits of one object's trajectories: all hypotheses or some, whole or their ends alone."""
-
-    def __init__(
-        self, trajectories: PointTrajectories, points: npt.NDArray[np.intp], config: ObjectMotionConfig, *, seed: int
-    ) -> None:
-        limit = config.max_points_per_object
-        if len(points) > limit:
-            # Drawn at random, because an even stride over the rows of an image can fall on a single column.
-            points = np.sort(np.random.default_rng(seed).choice(points, limit, replace=False))
-        is_run = points[-1] - points[0] == len(points) - 1  # then nothing needs to be copied
-        chosen = slice(points[0], points[-1] + 1) if is_run else points
-        self._positions = trajectories.positions[:, chosen]
-        self._weights = None if trajectories.confidence is None else trajectories.confidence[:, chosen]
-        self._config = config
-        self.max_hypotheses = config.max_hypotheses
-
-    def tracks(self, hypotheses: list[int] | None = None, *, ends_only: bool = False) -> RigidTracks:
-        """The motions of these hypotheses, of all where None; of their first and last step where `ends_only`."""
-        rows = slice(None) if hypotheses is None else hypotheses
-        positions = self._positions[rows]
-        return fit_rigid_tracks(
-            self._positions[0, :, 0],
-            positions[:, :, [0, -1]] if ends_only else positions,
-            iterations=self._config.reweighting_iterations,
-            weights=None if self._weights is None else self._weights[rows],
-            smoothing_steps=self._config.smoothing_steps,
-        )
-
-
-def _alternatives(
-    fit: _Fitter,
-    ends: Float64,
-    valid: Bool,
-    body: PointSpread | None,
-    *,
-    tolerance_m: float,
-    known: Mapping[int, Float64],
-) -> tuple[MotionHypothesis, ...]:
-    """The clusters of ends, the whole motion of each representative fitted unless `known`; none without a body."""
-    if body is None:
-        return ()
-    clusters = cluster_ends(ends, valid, body, tolerance_m)[: fit.max_hypotheses]
-    missing = [cluster.representative for cluster in clusters if cluster.representative not in known]
-    motions = dict(known)
-    if missing:
-        motions |= dict(zip(missing, fit.tracks(missing).motion_t_from_0, strict=True))
-    return tuple(
-        MotionHypothesis(cluster.weight, motions[cluster.representative], cluster.end_covariance)
-        for cluster in clusters
-    )
 
 
 def _articulation(motion_t_from_0: Float64, body: PointSpread | None, config: ObjectMotionConfig) -> Articulation:

@@ -65,6 +65,10 @@ class RGBDFrame:
         """(H, W, 3) metres, optical frame; NaN where there is no depth. Paper: Sec. 3.3.1, "XYZ map"."""
         return unproject_depth(self.depth_m, self.camera)
 
+    def points_at(self, u: npt.NDArray[np.int32], v: npt.NDArray[np.int32]) -> Float32:
+        """(P, 3) `points_in_camera` of chosen columns and rows, without making those of all pixels."""
+        return self.camera.rays[v, u] * self.depth_m[v, u].astype(np.float32, copy=False)[:, None]
+
     def resized(self, width: int, height: int) -> RGBDFrame:
         """The frame stretched to another size: colour by area or bilinearly, depth by nearest pixel (never blended)."""
         import cv2

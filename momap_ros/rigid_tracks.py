@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,14 +16,11 @@ from momap_ros.geometry import (
     kabsch_rotations,
     quaternions_from_rotations,
     rotations_from_quaternions,
-    se3_from_parts,
 )
+from momap_ros.rigid_moments import MIN_SPREAD_M, Bool, Moments
 from momap_ros.shapes import check_shapes
 
-Bool = npt.NDArray[np.bool_]
-
 MIN_TRAJECTORIES = 3  # fewer points leave a rotation open, whatever they do
-MIN_SPREAD_M = 0.001  # points closer than this to one line do not determine the rotation about it
 RESIDUAL_FLOOR_M = 0.001  # resolution of depth images: smaller residuals are not a reason to distrust a trajectory
 SETTLED_SHARE = 0.95  # reweighting ends when the median distance shrinks by less than this
 # A fit whose median trajectory is farther off than this may have settled between two groups of points: it is tried
@@ -31,6 +29,7 @@ DOUBTFUL_M = 0.005
 MINIMAL_SETS = 32
 MAX_VOTERS = 100  # trajectories
 KEY_STEPS = 3  # at which minimal sets are compared on them
+BATCH_VALUES = 1 << 20  # coordinates that are fitted together; fewer leave more to the interpreter, more to memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,38 @@ class RigidTracks:
     inliers: Bool
     inlier_fraction: Float64
     valid: Bool
+
+
+@dataclass(frozen=True, eq=False)
+class TrackJob:
+    """Trajectories of one object in N futures; the arguments of `fit_rigid_tracks`.
+
+    Attributes:
+        source_points: (P, 3) metres; NaN = unknown.
+        positions: (N, P, T, 3) metres; NaN = unknown.
+        weights: (N, P) in [0, 1], or None.
+    """
+
+    source_points: FloatArray
+    positions: FloatArray
+    weights: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the arrays speak of the same points."""
+        lengths = check_shapes(source_points=(self.source_points, "P 3"), positions=(self.positions, "N P T 3"))
+        if self.weights is not None:
+            check_shapes(lengths, weights=(self.weights, "N P"))
+
+    def moving_rows(self) -> npt.NDArray[np.intp]:
+        """Futures in which something leaves where it was seen, or too little is known to say that nothing does."""
+        num_futures, num_points, num_steps = self.positions.shape[:3]
+        moves = np.ones(num_futures, np.bool_)
+        if num_points >= MIN_TRAJECTORIES and num_steps > 1:
+            # Most that move are told by their last step.
+            moves = (self.positions[:, :, -1] != self.source_points).any(axis=(1, 2))
+            for row in np.flatnonzero(~moves):
+                moves[row] = (self.positions[row] != self.source_points[:, None]).any()
+        return np.flatnonzero(moves)
 
 
 def fit_rigid_tracks(
@@ -89,33 +120,85 @@ def fit_rigid_tracks(
     Raises:
         ShapeError: the arrays do not describe the same points.
     """
-    lengths = check_shapes(source_points=(source_points, "P 3"), positions=(positions, "N P T 3"))
-    if weights is not None:
-        check_shapes(lengths, weights=(weights, "N P"))
-    moves = np.array([not _rests(source_points, trajectories) for trajectories in positions], np.bool_)
-    if not moves.all():
-        tracks = _resting_tracks(positions.shape[:3])
-        if moves.any():
-            fitted = fit_rigid_tracks(
-                source_points,
-                positions[moves],
-                iterations=iterations,
-                weights=None if weights is None else weights[moves],
-                smoothing_steps=smoothing_steps,
-            )
+    job = TrackJob(source_points, positions, weights)
+    return fit_many_rigid_tracks([job], iterations=iterations, smoothing_steps=smoothing_steps)[0]
+
+
+def fit_many_rigid_tracks(
+    jobs: Sequence[TrackJob], *, iterations: int, smoothing_steps: float = 0.0
+) -> list[RigidTracks]:
+    """`fit_rigid_tracks` of many objects at once: the same motions to rounding, in a fraction of the time.
+
+    Futures of one job settle together; jobs do not depend on each other.
+
+    Args:
+        jobs: objects, or parts of their futures; any lengths.
+        iterations: as for `fit_rigid_tracks`.
+        smoothing_steps: as for `fit_rigid_tracks`.
+
+    Raises:
+        ShapeError: the arrays of a job do not describe the same points.
+    """
+    results = [_resting_tracks(job.positions.shape[:3]) for job in jobs]
+    moving = [job.moving_rows() for job in jobs]
+    for batch in _batches(jobs, moving):
+        positions = [jobs[number].positions[moving[number]] for number in batch]
+        moments = Moments([jobs[number].source_points for number in batch], positions)
+        usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
+        share, groups = np.ones(usable.shape), np.repeat(batch, [len(moving[number]) for number in batch])
+        for number in batch:
+            weights = jobs[number].weights
+            if weights is not None:
+                share[groups == number, : weights.shape[1]] = weights[moving[number]]
+        usable &= share > 0
+        tracks = _fitted(moments, usable, share, groups, iterations=iterations, smoothing_steps=smoothing_steps)
+        for number in batch:
+            num_points, rows = jobs[number].positions.shape[1], groups == number
             for field in fields(RigidTracks):
-                getattr(tracks, field.name)[moves] = getattr(fitted, field.name)
-        return tracks
-    moments = _Moments(source_points, positions)
-    usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
-    share: Float64 = np.ones(usable.shape) if weights is None else np.asarray(weights, np.float64)
-    usable &= share > 0
-    fit = _settled(moments, usable, share, iterations=iterations)
+                values = getattr(tracks, field.name)[rows]
+                getattr(results[number], field.name)[moving[number]] = (
+                    values[:, :num_points] if field.name == "inliers" else values
+                )
+    return results
+
+
+def _batches(jobs: Sequence[TrackJob], moving: Sequence[npt.NDArray[np.intp]]) -> Iterator[list[int]]:
+    """Numbers of jobs that are fitted together: of equal steps and precision, and not too many for the cache."""
+    alike: dict[object, list[int]] = {}
+    for number, job in enumerate(jobs):
+        if len(moving[number]):
+            alike.setdefault((job.positions.shape[2], job.positions.dtype), []).append(number)
+    for numbers in alike.values():
+        batch: list[int] = []
+        rows = most = 0
+        for number in sorted(numbers, key=lambda number: jobs[number].positions.shape[1]):
+            most = jobs[number].positions.shape[1]  # rising: what the others are padded to
+            rows += len(moving[number])
+            if batch and rows * most * jobs[number].positions.shape[2] * 3 > BATCH_VALUES:
+                yield batch
+                batch, rows = [], len(moving[number])
+            batch.append(number)
+        yield batch
+
+
+def _fitted(
+    moments: Moments,
+    usable: Bool,
+    share: Float64,
+    groups: npt.NDArray[np.intp],
+    *,
+    iterations: int,
+    smoothing_steps: float,
+) -> RigidTracks:
+    """The motions of a batch's rows; rows of one group settle together."""
+    fit = _settled(moments, usable, share, groups, iterations=iterations)
     doubtful = np.flatnonzero((fit.scale_m > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES))
     if iterations > 1 and len(doubtful):
-        starts = _best_minimal_sets(source_points, positions[doubtful], usable[doubtful])
-        retried = _Moments(source_points, positions[doubtful])
-        again = _settled(retried, usable[doubtful], share[doubtful], iterations=iterations, start=starts)
+        retried = moments.of_rows(doubtful)
+        starts = _best_minimal_sets(retried, usable[doubtful])
+        again = _settled(
+            retried, usable[doubtful], share[doubtful], groups[doubtful], iterations=iterations, start=starts
+        )
         better = again.scale_m < fit.scale_m[doubtful]
         for field in fields(_Fit):
             getattr(fit, field.name)[doubtful[better]] = getattr(again, field.name)[better]
@@ -179,7 +262,7 @@ def whittaker_matrix(num_steps: int, smoothing_steps: float) -> Float64:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """Rotations (N, T, 3, 3), translations (N, T, 3), inliers (N, P), and the median distance (N,) of trajectories."""
+    """Rotations (M, T, 3, 3), translations (M, T, 3), inliers (M, P), and the median distance (M,) of trajectories."""
 
     rotation: Float64
     translation: Float64
@@ -187,66 +270,101 @@ class _Fit:
     scale_m: Float64
 
 
-def _settled(moments: _Moments, usable: Bool, share: Float64, *, iterations: int, start: Float64 | None = None) -> _Fit:
-    """Reweighted fits from (N, P) starting weights, all usable trajectories where None."""
-    inliers = usable
+def _settled(
+    moments: Moments,
+    usable: Bool,
+    share: Float64,
+    groups: npt.NDArray[np.intp],
+    *,
+    iterations: int,
+    start: Float64 | None = None,
+) -> _Fit:
+    """Reweighted fits from (M, P) starting weights, all usable trajectories where None; (M,) groups settle together."""
     rotation, translation = moments.fit(usable * share if start is None else start)
-    scale = np.zeros(len(usable))
+    fit = _Fit(rotation, translation, usable.copy(), np.zeros(len(usable)))
+    rows = np.arange(len(usable))  # those that have not settled yet; what follows holds them alone
     previous_scale = np.full(len(usable), np.inf)
     for fits_left in reversed(range(iterations - 1)):
         distance = moments.trajectory_distances(rotation, translation)
         scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
-        last = fits_left == 0 or bool(np.all(scale > SETTLED_SHARE * previous_scale))
-        if last:
-            inliers = usable & (distance <= 3.0 * scale[:, None])
-            weights = inliers * share
-        else:
-            weights = np.where(usable, share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2, 0.0)
-        rotation, translation = moments.fit(weights)
-        if last:
+        unsettled = np.bincount(groups, scale <= SETTLED_SHARE * previous_scale) > 0
+        last = ~unsettled[groups] | (fits_left == 0)
+        near = usable & (distance <= 3.0 * scale[:, None])
+        soft = usable * share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2
+        rotation, translation = moments.fit(np.where(last[:, None], near * share, soft))
+        done = rows[last]
+        fit.rotation[done], fit.translation[done] = rotation[last], translation[last]
+        fit.inliers[done], fit.scale_m[done] = near[last], scale[last]
+        if last.all():
             break
         previous_scale = scale
-    return _Fit(rotation, translation, np.array(inliers), np.array(scale, np.float64))
+        if last.any():
+            left = np.flatnonzero(~last)
+            moments, rows, groups = moments.of_rows(left), rows[left], groups[left]
+            usable, share, previous_scale = usable[left], share[left], scale[left]
+            rotation, translation = rotation[left], translation[left]
+    return fit
 
 
-def _best_minimal_sets(source_points: FloatArray, positions: FloatArray, usable: Bool) -> Float64:
-    """(N, P) weights of three trajectories each: of many random ones those that half of all agree with most closely.
+def _best_minimal_sets(moments: Moments, usable: Bool) -> Float64:
+    """(M, P) weights of three trajectories each: of many random ones those that half of all agree with most closely.
 
     Compared at a few steps and on some of the trajectories only; all that are usable count where too few are known at
     these steps.
     """
-    steps = np.unique(np.linspace(0, positions.shape[2] - 1, KEY_STEPS + 1).round().astype(int))[1:]
+    steps = np.unique(np.linspace(0, moments.known.shape[2] - 1, KEY_STEPS + 1).round().astype(int))[1:]
     starts = usable.astype(np.float64)
-    for n, start in enumerate(starts):
-        known = np.isfinite(positions[n][:, steps]).all(axis=(1, 2)) & np.isfinite(source_points).all(axis=1)
-        candidates = np.flatnonzero(usable[n] & known)
-        if len(candidates) <= MIN_TRAJECTORIES:
+    candidates = usable & moments.known[:, :, steps].all(axis=2)
+    drawn: dict[bytes, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
+    alike: dict[int, list[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.intp]]]] = {}  # by number of voters
+    for row, those in enumerate(candidates):
+        key = those.tobytes()
+        if key not in drawn:
+            chosen = np.flatnonzero(those)
+            generator = np.random.default_rng(len(chosen))  # the same points give the same motion
+            voters = generator.permutation(chosen)[:MAX_VOTERS]
+            drawn[key] = voters, generator.integers(max(len(voters), 1), size=(MINIMAL_SETS, MIN_TRAJECTORIES))
+        alike.setdefault(len(drawn[key][0]), []).append((row, *drawn[key]))
+    for num_voters, those in alike.items():
+        if num_voters <= MIN_TRAJECTORIES:
             continue
-        generator = np.random.default_rng(len(candidates))  # the same points give the same motion
-        voters = generator.permutation(candidates)[:MAX_VOTERS]
-        sets = generator.integers(len(voters), size=(MINIMAL_SETS, MIN_TRAJECTORIES))
-        source = source_points[voters].astype(np.float64)
-        target = positions[n][voters][:, steps].transpose(1, 0, 2).astype(np.float64)  # (K, V, 3)
-        source_mean, target_mean = source[sets].mean(axis=1), target[:, sets].mean(axis=2)
-        covariance = np.einsum(
-            "ksia,sib->ksab", target[:, sets] - target_mean[:, :, None], source[sets] - source_mean[:, None]
-        )
-        rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)
-        translation = target_mean - np.einsum("ksab,sb->ksa", rotation, source_mean)
-        error = source @ np.swapaxes(rotation, 2, 3) + translation[:, :, None] - target[:, None]  # (K, S, V, 3)
-        square = np.einsum("ksva,ksva->sv", error, error)
-        median = np.partition(square, len(voters) // 2, axis=1)[:, len(voters) // 2]
-        start[:] = 0.0
-        start[voters[sets[median.argmin()]]] = 1.0
+        rows, voters, sets = (np.array(values) for values in zip(*those, strict=True))
+        source = moments.source[rows[:, None], voters].astype(np.float64)
+        target = moments.target[rows[:, None, None], :, voters[:, None], steps[:, None]].astype(np.float64)
+        best = _median_errors(source, target, sets).argmin(axis=1)
+        at = np.arange(len(rows))
+        starts[rows] = 0.0
+        starts[rows[:, None], voters[at[:, None], sets[at, best]]] = 1.0
     return starts
 
 
-def _rests(source_points: FloatArray, trajectories: FloatArray) -> bool:
-    """Whether nothing of (P, T, 3) trajectories, enough of them for a motion, ever leaves where it was seen."""
-    if len(source_points) < MIN_TRAJECTORIES or trajectories.shape[1] < 2:
-        return False
-    # Most that move are told by their last step.
-    return bool((trajectories[:, -1] == source_points).all() and (trajectories == source_points[:, None]).all())
+def _median_errors(source: Float64, target: Float64, sets: npt.NDArray[np.intp]) -> Float64:
+    """(R, S) median over V voters of the squared error, summed over K steps, of the motion that a set of three has.
+
+    Args:
+        source: (R, V, 3).
+        target: (R, K, V, 3).
+        sets: (R, S, 3) voters of each set.
+    """
+    row = np.arange(len(source))[:, None, None]
+    of_sets = source[row, sets][:, None]  # (R, 1, S, 3, 3)
+    at = target[row[..., None], np.arange(target.shape[1])[:, None, None], sets[:, None]]  # (R, K, S, 3, 3)
+    source_mean, target_mean = of_sets.mean(axis=3), at.mean(axis=3)
+    covariance = np.swapaxes(at - target_mean[..., None, :], 3, 4) @ (of_sets - source_mean[..., None, :])
+    rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)
+    translation = target_mean - (rotation @ source_mean[..., None])[..., 0]
+    # |R x + t - y|^2 as a product of what depends on the set and what depends on the voter, (R, K, S or V, 16)
+    turned = (translation[..., None, :] @ rotation)[..., 0, :]
+    by_pair = -2.0 * rotation.reshape(*rotation.shape[:3], 9)
+    square = np.sum(translation**2, axis=-1, keepdims=True)
+    of_set = np.concatenate([square, 2.0 * turned, -2.0 * translation, by_pair], axis=-1)
+    moved_from = np.broadcast_to(source[:, None], target.shape)
+    pairs = (target[..., :, None] * moved_from[..., None, :]).reshape(*target.shape[:3], 9)
+    of_voter = np.concatenate([np.ones_like(target[..., :1]), moved_from, target, pairs], axis=-1)
+    error = (of_set @ np.swapaxes(of_voter, 2, 3)).sum(axis=1)
+    error += np.sum(moved_from**2 + target**2, axis=(1, 3))[:, None]
+    middle = source.shape[1] // 2
+    return np.asarray(np.partition(error, middle, axis=2)[..., middle])
 
 
 def _resting_tracks(shape: tuple[int, ...]) -> RigidTracks:
@@ -257,100 +375,8 @@ def _resting_tracks(shape: tuple[int, ...]) -> RigidTracks:
     return RigidTracks(motion, np.zeros((count, steps)), everything, np.ones(count), np.ones(count, np.bool_))
 
 
-class _Moments:
-    """Weighted least squares of many steps at once, by matrix products over the points.
-
-    Coordinates are relative to the mean of the source points, which keeps the sums well conditioned. Products run in
-    the precision of the positions: in single precision, that of forecasts, distances are good to 0.1 mm.
-    """
-
-    def __init__(self, source: FloatArray, positions: FloatArray) -> None:
-        self.dtype = positions.dtype
-        source = source.astype(self.dtype, copy=False)
-        source_known: Bool = np.asarray(np.isfinite(source).all(axis=1))
-        self.origin = source[source_known].mean(axis=0) if source_known.any() else np.zeros(3, self.dtype)
-        self.source = np.where(source_known[:, None], source - self.origin, self.dtype.type(0))
-        self.lifted = np.concatenate([np.ones((len(source), 1), self.dtype), self.source], axis=1)
-        # One plane per coordinate, (N, 3, P, T): several times faster than a last axis of length three.
-        self.target = np.array(positions.transpose(0, 3, 1, 2), order="C")
-        self.known: Bool = np.isfinite(self.target.sum(axis=1)) & source_known[:, None]
-        self.still = self._still_steps(source)
-        self.mask = self.known.astype(self.dtype)
-        self.target -= self.origin[:, None, None]
-        if not self.known.all():
-            self.target = np.where(self.known[:, None], self.target, self.dtype.type(0))
-        self.known_steps = self.mask.sum(axis=2)
-        self.target_square = np.einsum("ncpt,ncpt->np", self.target, self.target)
-
-    def _still_steps(self, source: FloatArray) -> Bool:
-        """(N, T) steps at which every known trajectory is exactly where it was seen, and at least one is known."""
-        still: Bool = np.asarray(self.known.any(axis=1))
-        # A few trajectories tell for most steps that something moves; the others are looked at closely.
-        for points in (slice(None, None, 16), slice(None)):
-            steps = np.flatnonzero(still.any(axis=0))
-            moved = (self.target[:, :, points][..., steps] != source[points].T[:, :, None]).any(axis=1)
-            still[:, steps] &= ~(moved & self.known[:, points][..., steps]).any(axis=1)
-        return still
-
-    def fit(self, weights: Float64) -> tuple[Float64, Float64]:
-        """(N, T, 3, 3) rotations and (N, T, 3) translations for (N, P) weights in [0, 1]."""
-        weighted = np.swapaxes(weights.astype(self.dtype)[..., None] * self.lifted, 1, 2)
-        sums = np.swapaxes(weighted @ self.mask, 1, 2).astype(np.float64)
-        cross = (weighted[:, None] @ self.target).transpose(0, 3, 1, 2).astype(np.float64)
-        supported = sums[..., 0] > 0
-        total = np.where(supported, sums[..., 0], 1.0)[..., None]
-        source_mean, target_mean = sums[..., 1:] / total, cross[..., 0] / total
-        covariance = cross[..., 1:] / total[..., None] - target_mean[..., None] * source_mean[..., None, :]
-        # The second singular value is the variance across the line that fits the points best.
-        rotation, determined = kabsch_rotations(covariance, MIN_SPREAD_M**2)
-        rotation = np.where(self.still[..., None, None], np.eye(3), rotation)
-        rotation = _hold(rotation, self.still | (supported & determined))
-        translation = target_mean - np.einsum("ntij,ntj->nti", rotation, source_mean)
-        translation = np.where(self.still[..., None], 0.0, translation)
-        return _hold(rotation, supported), _hold(translation, supported)
-
-    def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:
-        """(N, P) RMS distance of each trajectory from the motion over its known steps, metres."""
-        model = _lifted_model(rotation, translation).astype(self.dtype)
-        agreement = np.einsum("ncpk,pk->np", self.target @ model, self.lifted)
-        # |R x + t|^2 = |x|^2 + |t|^2 + 2 (R^T t) x, summed over the known steps by one more product
-        turned = 2.0 * np.einsum("ntij,nti->ntj", rotation, translation)
-        square = np.concatenate([np.sum(translation**2, axis=2, keepdims=True), turned], axis=2)
-        model_square = np.einsum("npk,pk->np", self.mask @ square.astype(self.dtype), self.lifted)
-        model_square += self.known_steps * np.sum(self.source**2, axis=1)
-        total = self.target_square - 2.0 * agreement + model_square
-        return np.asarray(np.sqrt(np.maximum(total, 0.0) / np.maximum(self.known_steps, 1.0)))
-
-    def step_residuals(self, rotation: Float64, translation: Float64, inliers: Bool) -> Float64:
-        """(N, T) RMS distance of the inliers from the motion, metres; NaN where none is known."""
-        model = np.swapaxes(_lifted_model(rotation, translation).astype(self.dtype), 2, 3)
-        square, count = np.zeros(rotation.shape[:2]), np.zeros(rotation.shape[:2])
-        for n, followers in enumerate(inliers):  # one hypothesis at a time: what is at work stays in the cache
-            error = self.lifted[followers] @ model[n] - self.target[n][:, followers]
-            weight = self.mask[n, followers]
-            square[n] = np.einsum("cpt,cpt,pt->t", error, error, weight)
-            count[n] = weight.sum(axis=0)
-        mean = square / np.maximum(count, 1.0)
-        return np.asarray(np.where(count > 0, np.sqrt(mean), np.nan))
-
-    def in_input_coordinates(self, rotation: Float64, translation: Float64) -> Float64:
-        """(N, T, 4, 4) the motion of points that are not relative to the mean; an identity stays exact."""
-        return se3_from_parts(rotation, translation + self.origin - rotation @ self.origin)
-
-
-def _lifted_model(rotation: Float64, translation: Float64) -> Float64:
-    """(N, 3, T, 4) rows [t, R] of each coordinate, which take (1, x, y, z) to the moved point."""
-    return np.asarray(np.concatenate([translation[..., None], rotation], axis=3).transpose(0, 2, 1, 3))
-
-
-def _hold(values: Float64, known: Bool) -> Float64:
-    """(N, T, ...) values where an unknown step repeats the last known one before it; step 0 is taken as it is."""
-    steps = np.where(known, np.arange(known.shape[1]), 0)
-    return np.asarray(values[np.arange(len(values))[:, None], np.maximum.accumulate(steps, axis=1)])
-
-
 def _median_where(values: FloatArray, mask: Bool) -> FloatArray:
-    """(N,) median (the upper one of an even number) of each row's values where the mask is True; 0 without any."""
+    """(M,) median (the upper one of an even number) of each row's values where the mask is True; 0 without any."""
     count = mask.sum(axis=1)
     rising = np.sort(np.where(mask, values, np.inf), axis=1)
     middle = rising[np.arange(len(values)), np.minimum(count // 2, values.shape[1] - 1)]

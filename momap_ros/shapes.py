@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Protocol
 
 
@@ -37,15 +38,26 @@ def check_shapes(known: Mapping[str, int] | None = None, /, **arrays: tuple[HasS
     """
     lengths = dict(known or {})
     for name, (array, specification) in arrays.items():
-        axes = specification.split()
-        shape = tuple(int(length) for length in array.shape)
-        any_leading = bool(axes) and axes[0] == "..."
-        trailing = axes[1:] if any_leading else axes
-        documented = "(" + ", ".join(axes) + ")"
-        if len(shape) < len(trailing) or (len(shape) > len(trailing) and not any_leading):
-            raise ShapeError(f"{name}: expected {documented}, got {shape}; the number of axes differs")
-        for axis, length in zip(trailing, shape[len(shape) - len(trailing) :], strict=True):
-            expected = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
+        any_leading, axes = _parsed(specification)
+        shape = array.shape
+        extra = len(shape) - len(axes)
+        if extra < 0 or (extra and not any_leading):
+            raise ShapeError(f"{_contradiction(name, array, specification)}; the number of axes differs")
+        for (axis, fixed), length in zip(axes, shape[extra:] if extra else shape, strict=True):
+            expected = lengths.setdefault(axis, int(length)) if fixed is None else fixed
             if length != expected:
-                raise ShapeError(f"{name}: expected {documented}, got {shape}; axis {axis} must be {expected}")
+                raise ShapeError(f"{_contradiction(name, array, specification)}; axis {axis} must be {expected}")
     return lengths
+
+
+@cache  # read anew at every call it would cost more than many a small computation
+def _parsed(specification: str) -> tuple[bool, tuple[tuple[str, int | None], ...]]:
+    """Whether axes may precede, and the name of each axis with its length where that is fixed."""
+    axes = specification.split()
+    any_leading = bool(axes) and axes[0] == "..."
+    return any_leading, tuple((axis, int(axis) if axis.isdigit() else None) for axis in axes[any_leading:])
+
+
+def _contradiction(name: str, array: HasShape, specification: str) -> str:
+    documented = "(" + ", ".join(specification.split()) + ")"
+    return f"{name}: expected {documented}, got {tuple(int(length) for length in array.shape)}"

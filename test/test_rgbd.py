@@ -25,6 +25,13 @@ def test_valid_and_points_follow_the_depth() -> None:
     np.testing.assert_allclose(point, [3.5 / 10 * DEPTH_M[4, 7], 1.5 / 11 * DEPTH_M[4, 7], DEPTH_M[4, 7]], rtol=1e-6)
 
 
+def test_points_of_chosen_pixels_are_those_of_the_map() -> None:
+    u, v = np.array([7, 3, 0, 3], np.int32), np.array([4, 2, 5, 2], np.int32)
+
+    np.testing.assert_array_equal(FRAME.points_at(u, v), FRAME.points_in_camera[v, u])
+    assert np.isnan(FRAME.points_at(u, v)[1]).all()
+
+
 def test_a_frame_without_any_reading_is_legitimate() -> None:
     assert not replace(FRAME, depth_m=np.full((6, 8), np.nan, np.float32)).valid.any()
 

@@ -7,7 +7,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from momap_ros.geometry import Float64, continuous_quaternions, quaternions_from_rotations, se3_from_parts
-from momap_ros.rigid_tracks import fit_rigid_tracks, incremental_motions, whittaker_matrix
+from momap_ros.rigid_tracks import (
+    TrackJob,
+    fit_many_rigid_tracks,
+    fit_rigid_tracks,
+    incremental_motions,
+    whittaker_matrix,
+)
 
 STEPS, COUNT = 21, 200
 ROUNDS = 10
@@ -53,6 +59,37 @@ def test_forty_percent_on_one_side_do_not_bend_the_motion(kind: str, seed: int) 
     # Six parameters from 3 x 120 numbers: the fit is off by noise * sqrt(6 / 120) RMS over its own points; those beyond
     # them lie up to three of their spreads away. Bent by the outliers it is off by centimetres.
     assert error_m(tracks.motion_t_from_0[0], truth, points) < 3 * noise_m * np.sqrt(6 / (0.6 * COUNT)) + 1e-3
+
+
+def test_many_objects_at_once_move_as_each_would_alone() -> None:
+    """Objects of other sizes, steps, precision and futures; some rest, some are hardly known, some are hard to fit."""
+    generator = np.random.default_rng(3)
+    jobs = []
+    for count, steps, futures in ((200, 21, 3), (40, 21, 1), (90, 2, 4), (60, 21, 2), (2, 21, 1), (50, 21, 2)):
+        points = AHEAD + generator.uniform(-0.05, 0.05, (count, 3))
+        truths = [screw(AHEAD, generator.normal(0, 0.7, 3), generator.normal(0, 0.1, 3), steps) for _ in range(futures)]
+        positions = np.stack([carried(points, truth) for truth in truths])
+        positions[:, :, 1:] += generator.normal(0.0, 0.003, positions[:, :, 1:].shape)
+        positions[:, : int(0.4 * count), 1:] += generator.normal(0.0, 0.1, 3)
+        jobs.append(TrackJob(points, positions, generator.uniform(0.5, 1.0, (futures, count))))
+    jobs[0].positions[1] = jobs[0].source_points[:, None]
+    jobs[1].positions[:, :5, 7:9] = np.nan
+    jobs[3].positions[0, 20:] = np.nan
+    jobs[5] = TrackJob(jobs[5].source_points.astype(np.float32), jobs[5].positions.astype(np.float32))
+
+    together = fit_many_rigid_tracks(jobs, iterations=ROUNDS)
+
+    for job, tracks in zip(jobs, together, strict=True):
+        alone = fit_rigid_tracks(job.source_points, job.positions, iterations=ROUNDS, weights=job.weights)
+        tolerance = 1e-5 if job.positions.dtype == np.float32 else 1e-9
+        np.testing.assert_allclose(tracks.motion_t_from_0, alone.motion_t_from_0, atol=tolerance)
+        np.testing.assert_allclose(tracks.residual_m, alone.residual_m, atol=tolerance)
+        np.testing.assert_array_equal(tracks.inliers, alone.inliers)
+        np.testing.assert_allclose(tracks.inlier_fraction, alone.inlier_fraction)
+        np.testing.assert_array_equal(tracks.valid, alone.valid)
+    np.testing.assert_array_equal(together[0].motion_t_from_0[1], np.broadcast_to(np.eye(4), (21, 4, 4)))
+    assert not together[4].valid.any()
+    assert fit_many_rigid_tracks([], iterations=ROUNDS) == []
 
 
 def test_trajectories_of_no_weight_do_not_count() -> None:

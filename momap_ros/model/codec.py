@@ -35,7 +35,7 @@ class MotionCodec(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """(..., C) latents -> (..., T, 3) displacements in scene scales; exactly zero at step 0."""
+        """(..., C) latents -> (..., T, 3) displacements in scene scales; linear, and exactly zero at step 0."""
         ...
 
 

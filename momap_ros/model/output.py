@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -41,7 +41,8 @@ def fit_instances(
         (N, MAX_INSTANCES, 4, C) maps of [1, point - centre], and (MAX_INSTANCES, 3) centres in scene scales.
     """
     check_shapes(latents=(latents, "N C P"), slots=(slots, "P"), points=(points, "P 3"), valid=(valid, "P"))
-    member = functional.one_hot(slots, MAX_INSTANCES).T.float()  # (M, P)
+    count_used = int(slots.max()) + 1  # most scenes have fewer instances than there are slots
+    member = functional.one_hot(slots, count_used).T.float()  # (M, P)
     with_depth = member * valid
     # An instance without any depth still moves as its cells say, without a linear part.
     used = torch.where(with_depth.sum(dim=1, keepdim=True) > 0, with_depth, member)
@@ -52,8 +53,11 @@ def fit_instances(
     design = torch.cat([torch.ones_like(offset[..., :1]), offset], dim=-1) * used[..., None]  # (M, P, 4)
     ridge = torch.diag(torch.tensor([1e-6, RIDGE, RIDGE, RIDGE])) * count[:, None, None]
     gram = design.transpose(1, 2) @ design + ridge  # (M, 4, 4)
-    moments = torch.einsum("mpi,ncp->nmic", design, latents)  # (N, M, 4, C)
-    return torch.linalg.solve(gram, moments), centres
+    moments = design.transpose(1, 2).flatten(0, 1) @ latents.flatten(0, 1).T  # (4M, N C), one product for all
+    solved = torch.linalg.solve(gram, moments.unflatten(0, (count_used, 4))).unflatten(2, latents.shape[:2])
+    maps = torch.zeros(len(latents), MAX_INSTANCES, 4, latents.shape[1])
+    maps[:, :count_used] = solved.permute(2, 0, 1, 3)  # (M, 4, N, C) -> (N, M, 4, C)
+    return maps, functional.pad(centres, (0, 0, 0, MAX_INSTANCES - count_used))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,7 @@ class MoMapOutput:
         check_shapes(pixels=(pixels, "P 2"))
         u, v = pixels[:, 0], pixels[:, 1]
         ids = self.instances.ids[v, u]
-        points = self.frame.points_in_camera[v, u]
+        points = self.frame.points_at(u, v)
         chosen = list(range(self.num_hypotheses)) if hypotheses is None else list(hypotheses)
         positions, confidence = self._positions(points, ids, pixels, chosen)
         camera = self.frame.camera
@@ -159,8 +163,8 @@ class MoMapOutput:
         self, points: np.ndarray, ids: Int32, pixels: Int32, hypotheses: list[int]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(N, P, T, 3) metres and (N, P) confidence."""
-        num_steps, scale_m = self.codec.num_steps, self.grid.scale_m
-        positions = np.repeat(points[None, :, None], len(hypotheses), axis=0).repeat(num_steps, axis=2)
+        positions = np.empty((len(hypotheses), len(points), self.codec.num_steps, 3), np.float32)
+        positions[:] = points[:, None]
         confidence = np.ones((len(hypotheses), len(points)), np.float32)
         slots = self._slot_of_id[ids]
         known = ~np.isnan(points[:, 2])
@@ -173,21 +177,36 @@ class MoMapOutput:
             rows = np.flatnonzero(probability > MOVING_GATE)
             if len(of_slot) and len(rows):
                 drawn = [hypotheses[row] for row in rows]
-                latents = self._latents(drawn, slot, points[of_slot], pixels[of_slot])
-                positions[np.ix_(rows, of_slot)] += self.codec.decode(latents).numpy() * scale_m
-        return positions.astype(np.float32, copy=False), confidence
+                moved = self._displacements(drawn, slot, points[of_slot], pixels[of_slot])
+                is_run = of_slot[-1] - of_slot[0] == len(of_slot) - 1  # then nothing needs to be copied
+                chosen = slice(of_slot[0], of_slot[-1] + 1) if is_run else of_slot
+                for row, displacement in zip(rows, moved, strict=True):
+                    positions[row, chosen] += displacement
+        return positions, confidence
 
-    def _latents(self, hypotheses: list[int], slot: int, points: np.ndarray, pixels: Int32) -> torch.Tensor:
-        """(N, P, C) latents of points of one instance."""
+    def _displacements(
+        self, hypotheses: list[int], slot: int, points: np.ndarray, pixels: Int32
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """(P, T, 3) displacements, metres, of points of one instance in each of the futures."""
+        scale_m = self.grid.scale_m
         if self.articulated[slot]:
-            cells = np.flatnonzero(self.grid.slots.ravel() == slot)
-            row, column = np.divmod(cells, self.grid.slots.shape[1])
-            camera = self.frame.camera
-            at = (pixels + 0.5) * np.array(
-                [self.grid.slots.shape[1] / camera.width, self.grid.slots.shape[0] / camera.height]
-            )
-            distance = (at[:, :1] - column - 0.5) ** 2 + (at[:, 1:] - row - 0.5) ** 2
-            nearest = cells[distance.argmin(axis=1)]
-            return self.latents[hypotheses][:, :, nearest].transpose(1, 2)
-        offset = torch.from_numpy(points / self.grid.scale_m).float() - self.centres[slot]
-        return self.maps[hypotheses, slot, None, 0] + offset @ self.maps[hypotheses, slot, 1:]
+            nearest = self._nearest_cells(slot, pixels)
+            for hypothesis in hypotheses:
+                yield (self.codec.decode(self.latents[hypothesis][:, nearest].T) * scale_m).numpy()
+            return
+        # The codec is linear, so a map is decoded once, and not at every point.
+        offset = torch.from_numpy(points / scale_m).float() - self.centres[slot]
+        design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=1).numpy()
+        for decoded in (self.codec.decode(self.maps[hypotheses, slot]) * scale_m).numpy():  # (4, T, 3)
+            yield (design @ decoded.reshape(4, -1)).reshape(len(points), *decoded.shape[1:])
+
+    def _nearest_cells(self, slot: int, pixels: Int32) -> npt.NDArray[np.intp]:
+        """(P,) the instance's cell nearest to each of its pixels."""
+        cells = np.flatnonzero(self.grid.slots.ravel() == slot)
+        row, column = np.divmod(cells, self.grid.slots.shape[1])
+        camera = self.frame.camera
+        at = (pixels + 0.5) * np.array(
+            [self.grid.slots.shape[1] / camera.width, self.grid.slots.shape[0] / camera.height]
+        )
+        distance = (at[:, :1] - column - 0.5) ** 2 + (at[:, 1:] - row - 0.5) ** 2
+        return np.asarray(cells[distance.argmin(axis=1)])

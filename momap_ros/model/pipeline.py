@@ -307,7 +307,10 @@ def articulated_instances(
     """
     offset = torch.where(valid[:, None], points - centres[slots], torch.zeros(()))  # (P, 3)
     design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=-1)
-    explained = torch.einsum("pi,npic->ncp", design, maps[:, slots])
+    explained = torch.zeros_like(latents)
+    for slot in slots.unique():  # a few products, instead of a map for every cell
+        cells = (slots == slot).nonzero()[:, 0]
+        explained[:, :, cells] = maps[:, slot].transpose(1, 2) @ design[cells].T
     member = torch.nn.functional.one_hot(slots, maps.shape[1]).float()
     residual = ((latents - explained) ** 2).mean(dim=(0, 1)) @ member
     total = (latents**2).mean(dim=(0, 1)) @ member

@@ -153,12 +153,42 @@ def objects_to_msg(
         time_step=duration_to_msg(step_s),
         model_name=model_name,
         latency=duration_to_msg(latency_s),
-        objects=[object_motion_to_msg(motion) for motion in motions],
+        objects=_object_messages(motions),
     )
 
 
 def object_motion_to_msg(motion: ObjectMotion) -> ObjectMotionMsg:
     """One object's motion as a message."""
+    return _object_messages([motion])[0]
+
+
+def _object_messages(motions: Sequence[ObjectMotion]) -> list[ObjectMotionMsg]:
+    """Motions of one forecast, so of equal steps, as messages; what takes numpy is done for all of them at once."""
+    if not motions:
+        return []
+    alternatives = [(item, motion) for motion in motions for item in motion.hypotheses]
+    others = [item.motion_t_from_0 for item, motion in alternatives if not _is_own(item, motion)]
+    tracks = [motion.motion_t_from_0 for motion in motions]
+    poses = iter(_poses_of_tracks(np.stack([*tracks, *others])))
+    last = [*(track[-1] for track in tracks), *(item.motion_t_from_0[-1] for item, _ in alternatives)]
+    centroids = [*(motion.centroid_m for motion in motions), *(motion.centroid_m for _, motion in alternatives)]
+    ends = iter(_poses_of_tracks(object_poses(np.stack(last), np.stack(centroids))[:, None]))
+    messages = [_object_message(motion, next(poses), next(ends)[0]) for motion in motions]
+    for motion, message in zip(motions, messages, strict=True):
+        message.hypotheses = [
+            ObjectHypothesis(
+                weight=float(item.weight),
+                # The one of the object's own motion shares its poses.
+                poses=message.poses if _is_own(item, motion) else next(poses),
+                end=_with_covariance(next(ends)[0], item.end_covariance),
+            )
+            for item in motion.hypotheses
+        ]
+    return messages
+
+
+def _object_message(motion: ObjectMotion, poses: list[Pose], end: Pose) -> ObjectMotionMsg:
+    """An object's motion without its hypotheses."""
     message = ObjectMotionMsg(
         id=motion.instance_id,
         label=motion.label,
@@ -168,20 +198,23 @@ def object_motion_to_msg(motion: ObjectMotion) -> ObjectMotionMsg:
         direction=_vector(motion.direction),
         displacement=float(motion.displacement_m),
         speed=float(motion.speed_m_s),
-        poses=poses_from_numpy(motion.motion_t_from_0),
+        poses=poses,
         inlier_fraction=float(motion.inlier_fraction),
         rigid=bool(motion.rigid),
         valid=bool(motion.valid),
         hypothesis_weight=float(motion.hypothesis_weight),
         hypothesis_spread=float(motion.hypothesis_spread_m),
-        end=pose_with_covariance(motion.frame_from_object[-1], motion.end_covariance),
+        end=_with_covariance(end, motion.end_covariance),
         articulation=articulation_to_msg(motion.articulation),
     )
-    message.hypotheses = [_hypothesis(item, motion, message.poses) for item in motion.hypotheses]
     _fill(message.residual, motion.residual_m.astype(np.float32))
     for name in ("direction_flags", "direction_flags_1", "direction_flags_4", "direction_flags_16"):
         setattr(message, name, np.asarray(getattr(motion, name), np.int8))
     return message
+
+
+def _is_own(item: MotionHypothesis, motion: ObjectMotion) -> bool:
+    return item.motion_t_from_0 is motion.motion_t_from_0
 
 
 def hints_to_msg(hints: Mapping[int, Sequence[int]], header: Header) -> MotionHints:
@@ -211,28 +244,32 @@ def articulation_to_msg(articulation: Articulation) -> ArticulationMsg:
     return message
 
 
-def pose_with_covariance(frame_from_object: Float64, covariance: Float64) -> PoseWithCovariance:
-    """A (4, 4) pose, metres, with the (6, 6) covariance of x y z and of turns about the frame's axes."""
-    message = PoseWithCovariance(covariance=np.asarray(covariance, np.float64).reshape(-1))
-    (message.pose,) = poses_from_numpy(frame_from_object[None])
-    return message
-
-
 def poses_from_numpy(motion_t_from_0: Float64) -> list[Pose]:
     """(T, 4, 4) rigid motions as geometry_msgs/Pose messages, metres, neighbours' quaternions without jumps of sign."""
-    positions = motion_t_from_0[:, :3, 3].tolist()
-    quaternions = xyzw_from_wxyz(
-        continuous_quaternions(quaternions_from_rotations(motion_t_from_0[:, :3, :3]))
-    ).tolist()
-    poses = []
-    for position, quaternion in zip(positions, quaternions, strict=True):
-        # Filled in place: keyword arguments would build every nested message twice.
-        pose = Pose()
-        pose.position.x, pose.position.y, pose.position.z = position
-        orientation = pose.orientation
-        orientation.x, orientation.y, orientation.z, orientation.w = quaternion
-        poses.append(pose)
-    return poses
+    return _poses_of_tracks(motion_t_from_0[None])[0]
+
+
+def _poses_of_tracks(motion_t_from_0: Float64) -> list[list[Pose]]:
+    """`poses_from_numpy` of (M, T, 4, 4) rigid motions, track by track."""
+    quaternions = quaternions_from_rotations(np.swapaxes(motion_t_from_0, 0, 1)[..., :3, :3])
+    values = np.concatenate(
+        [motion_t_from_0[..., :3, 3], np.swapaxes(xyzw_from_wxyz(continuous_quaternions(quaternions)), 0, 1)], axis=-1
+    )
+    return [[_pose(*pose) for pose in track] for track in values.tolist()]
+
+
+def _pose(x: float, y: float, z: float, qx: float, qy: float, qz: float, qw: float) -> Pose:  # noqa: PLR0917
+    # Filled in place: keyword arguments would build every nested message twice.
+    pose = Pose()
+    position, orientation = pose.position, pose.orientation
+    position.x, position.y, position.z = x, y, z
+    orientation.x, orientation.y, orientation.z, orientation.w = qx, qy, qz, qw
+    return pose
+
+
+def _with_covariance(pose: Pose, covariance: Float64) -> PoseWithCovariance:
+    """A pose, metres, with the (6, 6) covariance of x y z and of turns about the frame's axes."""
+    return PoseWithCovariance(pose=pose, covariance=np.asarray(covariance, np.float64).reshape(-1))
 
 
 def poses_to_numpy(message: ObjectMotionMsg | ObjectHypothesis) -> Float64:
@@ -313,17 +350,6 @@ def _cloud(header: Header, fields: list[PointField], points: npt.NDArray[np.void
     )
     _fill(message.data, points)
     return message
-
-
-def _hypothesis(item: MotionHypothesis, motion: ObjectMotion, poses: list[Pose]) -> ObjectHypothesis:
-    """One of an object's hypotheses; that of its own motion shares its poses."""
-    ends = object_poses(item.motion_t_from_0[-1], motion.centroid_m)
-    is_own = item.motion_t_from_0 is motion.motion_t_from_0
-    return ObjectHypothesis(
-        weight=float(item.weight),
-        poses=poses if is_own else poses_from_numpy(item.motion_t_from_0),
-        end=pose_with_covariance(ends, item.end_covariance),
-    )
 
 
 def _fill(field: array.array[Any], values: npt.NDArray[Any]) -> None:

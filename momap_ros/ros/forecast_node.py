@@ -26,6 +26,7 @@ from momap_ros.forecaster import Forecast, Forecaster
 from momap_ros.geometry import Float64
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
+from momap_ros.momap import PointTrajectories as CoreTrajectories
 from momap_ros.msg import ObjectMotionArray, PointTrajectories
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.ros.camera_inputs import CameraMessages
@@ -219,14 +220,19 @@ class ForecastNode(FrameNode):
         target_from_camera = None
         trajectories, objects = published_trajectories(forecast, config), forecast.objects
         planner = self.parameters.read(PlannerConfig)
-        followed = first_hypotheses(forecast.trajectories, planner.swept_hypotheses)
+
+        def swept() -> CoreTrajectories:  # asked for only where somebody listens
+            followed = first_hypotheses(forecast.trajectories, planner.swept_hypotheses)
+            if self._target is None or target_from_camera is None:
+                return followed
+            return in_frame(followed, target_from_camera, self._target.frame_id)
+
         if self._target is not None:
             target_from_camera = self._target.target_from(trajectories.frame_id, trajectories.stamp_ns)
             objects = objects_in_frame(
                 forecast, target_from_camera, self._target.frame_id, self.parameters.read(ObjectMotionConfig)
             )
             trajectories = in_frame(trajectories, target_from_camera, self._target.frame_id)
-            followed = in_frame(followed, target_from_camera, self._target.frame_id)
         self._outputs["trajectories"].publish(forecast_from_numpy(trajectories))
         latency_s = (self.get_clock().now().nanoseconds - trajectories.stamp_ns) * 1e-9
         self._outputs["objects"].publish(
@@ -241,7 +247,7 @@ class ForecastNode(FrameNode):
         )
         if self._outputs["cloud"].get_subscription_count():
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))
-        publish_for_planners(self._outputs, objects, followed, planner)
+        publish_for_planners(self._outputs, objects, trajectories, planner, swept=swept)
         return target_from_camera
 
     def _stop_hints(self) -> None:

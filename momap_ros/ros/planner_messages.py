@@ -38,14 +38,17 @@ def publish_for_planners(
     objects: Sequence[ObjectMotion],
     trajectories: PointTrajectories,
     config: PlannerConfig,
+    *,
+    swept: Callable[[], PointTrajectories],
 ) -> None:
     """Publish what somebody listens to; nothing is made of a topic without subscribers. Empty results too.
 
     Args:
         outputs: of `planner_outputs`; other names are left alone.
         objects: of one frame.
-        trajectories: the followed points of the same image in the same TF frame, in the futures whose volume is swept.
+        trajectories: of the same image in the same TF frame.
         config: which objects, how far and how fine.
+        swept: gives the followed points in the same TF frame, in the futures whose volume is swept.
     """
     stamp_ns, frame_id, step_s = trajectories.stamp_ns, trajectories.frame_id, trajectories.step_s
     steps = steps_within(trajectories.num_steps, step_s, config.horizon_s)
@@ -55,7 +58,7 @@ def publish_for_planners(
         "~/multi_dof_trajectory": lambda: multi_dof_to_msg(
             moving_objects(objects, config), header_to_msg(stamp_ns, frame_id), step_s=step_s, num_steps=steps
         ),
-        "~/swept_volume": lambda: swept_volume_to_msg(objects, trajectories, config),
+        "~/swept_volume": lambda: swept_volume_to_msg(objects, swept(), config),
     }
     for topic, made in make.items():
         if topic in outputs and outputs[topic].get_subscription_count():

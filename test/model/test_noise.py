@@ -43,6 +43,17 @@ def test_offsets_have_no_mean_and_unit_size_over_an_instance() -> None:
     assert not frames.offsets[0][:, ~valid].any()
 
 
+def test_one_scene_for_all_draws_is_the_same_scene_for_each() -> None:
+    one = InstanceFrames.of(scene())
+    each = InstanceFrames(one.slots.repeat(3, 1), one.offsets.repeat(3, 1, 1))
+
+    shared, single = (
+        draw_noise(frames, SHARES, 3, CHANNELS, generator=torch.Generator().manual_seed(4)) for frames in (one, each)
+    )
+
+    assert torch.equal(shared, single)
+
+
 def test_the_variance_is_one_in_the_mean_over_an_instance(drawn: np.ndarray) -> None:
     """Of 8000 draws a variance of one is known to 1.6 %."""
     assert drawn.mean() == pytest.approx(0, abs=0.02)
