@@ -41,8 +41,9 @@ check: setup ## Lint, format, types and the fast tests
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -m "not slow"
 
-bench: setup ## Measure every stage; JSON and table in out/bench
+bench: setup ## Measure every stage, and the network in all its variants; JSON and tables in out/bench
 	@$(BIN)/momap bench --out out/bench
+	@$(BIN)/momap bench --out out/bench --network
 
 clean: ## Remove .venv and everything built (out/ and runs/ stay)
 	rm -rf .venv build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache

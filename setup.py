@@ -43,6 +43,8 @@ EXTRAS = {
     "sim": ["mujoco==4.0.0; python_version >= '3.11'"],
     "data": ["pyarrow>=16.1"],  # the first that runs with NumPy 2; Parquet tables of LeRobot data sets
     "policy": ["gymnasium>=1.0"],  # the first with the present Wrapper; environments that hold forecasts
+    # The exporter of torch 2.6 and newer; onnxruntime 1.23 is the last for Python 3.10.
+    "onnx": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "view": ["open3d-cpu>=0.18; platform_machine == 'x86_64'"],  # same import as open3d, without CUDA
     # Exact where another release judges the same code otherwise.
     "test": ["pytest>=8", "ruff==0.17.5", "mypy==2.4.1", "types-pyyaml", "types-tqdm"],

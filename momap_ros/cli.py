@@ -7,7 +7,20 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from momap_ros.commands import bag, bench, data, delegated, demo, forecast, info, init_full, rollout, segment, view
+from momap_ros.commands import (
+    bag,
+    bench,
+    data,
+    delegated,
+    demo,
+    export,
+    forecast,
+    info,
+    init_full,
+    rollout,
+    segment,
+    view,
+)
 
 DESCRIPTION = """Forecast how every point and every object of an RGB-D scene will move.
 
@@ -27,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, forecast, segment, bag, data, view, rollout, init_full, info, bench):
+    for module in (demo, forecast, segment, bag, data, view, rollout, export, init_full, info, bench):
         module.add_parser(commands)
     delegated.add_parsers(commands)
     return parser

@@ -150,10 +150,7 @@ class ObjectMotionConfig(Settings):
     """How dense trajectories become per-object motion."""
 
     moving_threshold_m: float = setting(
-        0.02,
-        "An object moves when its centroid's displacement exceeds this length, metres.",
-        minimum=0.001,
-        maximum=1.0,
+        0.02, "An object moves when its centroid's displacement exceeds this, metres.", minimum=0.001, maximum=1.0
     )
     rigid_residual_m: float = setting(
         0.015, "Largest RMS residual of a motion that is called rigid, metres.", minimum=0.001, maximum=1.0
@@ -174,10 +171,7 @@ class ObjectMotionConfig(Settings):
         3, "At most this many different ends of an object are told apart, the most frequent first.", minimum=1
     )
     joint_min_travel_m: float = setting(
-        0.01,
-        "An object whose points (RMS) never get so far has an unknown joint, metres.",
-        minimum=0.001,
-        maximum=1.0,
+        0.01, "An object whose points (RMS) never get so far has an unknown joint, metres.", minimum=0.001, maximum=1.0
     )
     joint_tolerance_m: float = setting(
         0.002, "RMS residual up to which a joint explains a motion, metres.", minimum=0.0001, maximum=1.0
@@ -199,6 +193,18 @@ class ForecastConfig(Settings):
     )
     device: str = setting("auto", "torch device; auto takes cuda where available, else cpu.", read_only=True)
     num_threads: int = setting(0, "CPU threads of the network; 0 leaves torch's choice.", minimum=0, read_only=True)
+    precision: str = setting(
+        "float32",
+        "Of the network; auto measures float32 and bfloat16 at every start and takes the faster.",
+        choices=("auto", "float32", "bfloat16"),
+        read_only=True,
+    )
+    compile: str = setting(
+        "none",
+        "Mode of torch.compile, which needs a C++ compiler and a minute at the start; reduce-overhead needs a GPU.",
+        choices=("none", "default", "reduce-overhead"),
+        read_only=True,
+    )
     prompt: str = setting("", "Sentence that says what will happen; empty = the model decides.")
     num_hypotheses: int = setting(10, "Futures drawn per forecast.", minimum=1, maximum=64, read_only=True)
     num_inference_steps: int = setting(4, "Denoising steps per forecast.", minimum=1, maximum=50)
@@ -219,10 +225,7 @@ class ForecastConfig(Settings):
         1, "Futures in ~/trajectories, the most representative first; the others stay in the statistics.", minimum=1
     )
     max_points: int = setting(
-        1500,
-        "Most foreground points in ~/trajectories; 1500 points x 50 steps are 0.9 MB.",
-        minimum=1,
-        maximum=1_000_000,
+        1500, "Most foreground points in ~/trajectories; 1500 x 50 steps are 0.9 MB.", minimum=1, maximum=1_000_000
     )
     dense: bool = setting(
         default=False,

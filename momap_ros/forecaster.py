@@ -42,6 +42,7 @@ class Forecast:
         dropped_ids: instances the model could not see: too small for a cell or beyond its number of slots.
         num_inference_steps: denoising steps taken; fewer than configured for a deadline or after a warm start.
         continued: it went on from the forecast before.
+        network: how the network ran: precision, what was measured to choose it, compilation.
         applied_hints: instance id -> (x, y, z) direction flags that the futures were drawn with.
     """
 
@@ -54,6 +55,7 @@ class Forecast:
     applied_hints: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     num_inference_steps: int = 0
     continued: bool = False
+    network: str = "float32"
 
     def momap(self, hypothesis: int, width: int = 256, height: int = 256) -> MoMap:
         """One future as a dense MoMap of the frame stretched to width x height."""
@@ -100,6 +102,7 @@ class Forecaster:
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
+        ExecutionError: compilation is asked for, and something for it is missing.
     """
 
     def __init__(self, forecast: ForecastConfig, motion: ObjectMotionConfig) -> None:
@@ -109,6 +112,7 @@ class Forecaster:
         import torch
 
         from momap_ros.model.device import choose_device
+        from momap_ros.model.execution import prepare_execution
         from momap_ros.model.pipeline import MoMapPipeline
 
         if forecast.num_threads:
@@ -117,7 +121,7 @@ class Forecaster:
         self.config, self.motion = forecast, motion
         self.pipeline = MoMapPipeline.from_pretrained(forecast.checkpoint)
         self.device = choose_device(forecast.device)
-        self.pipeline.to_device(self.device)
+        self.execution = prepare_execution(self.pipeline, forecast, self.device)
         self._budget = StepBudget()
         self._last: tuple[str, MoMapOutput] | None = None
 
@@ -207,10 +211,14 @@ class Forecaster:
             applied_hints=output.applied_hints,
             num_inference_steps=steps_taken,
             continued=previous is not None,
+            network=str(self.execution),
         )
 
     def warm_up(self, width: int, height: int) -> float:
-        """Run once on a made-up frame of the given size, so that the first real one is not slow; returns seconds."""
+        """Run once on a made-up frame of the given size, so that the first real one is not slow; returns seconds.
+
+        Compilation, where it is asked for, happens here.
+        """
         camera = PinholeCamera.from_fov(width, height, vertical_fov_rad=1.0)
         rgb = np.full((height, width, 3), 128, np.uint8)
         ids = np.zeros((height, width), np.int32)

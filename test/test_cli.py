@@ -32,6 +32,8 @@ COMMANDS = [
     ["bag", "play"],
     ["bag", "score"],
     ["view"],
+    ["export"],
+    ["export", "onnx"],
     ["init-full"],
     ["rollout"],
     ["info"],

@@ -87,12 +87,14 @@ def test_pip_installs_every_file_of_the_package(wheel: Wheel, tracked_files: lis
 
 
 def top_level_names(requirements: list[str]) -> set[str]:
-    """Return what the installed ones among some distributions can be imported as."""
+    """Return what some distributions can be imported as; those that are not installed by their own name."""
     names = set()
     for requirement in requirements:
+        name = Requirement(requirement).name
         try:
-            files = importlib.metadata.files(Requirement(requirement).name) or []
+            files = importlib.metadata.files(name) or []
         except importlib.metadata.PackageNotFoundError:  # an extra, or not for this version of Python
+            names.add(name.replace("-", "_"))
             continue
         names |= {file.parts[0].split(".")[0] for file in files}
     return names
@@ -105,8 +107,7 @@ def test_every_import_is_a_declared_dependency(
     # A C++ package and its Python half, NAME_py, hold one Python module.
     declared = {*packages, *(name.removesuffix("_py") for name in packages)}
     declared |= top_level_names(wheel.metadata.get_all("Requires-Dist", []))
-    # MuJoCo begins at Python 3.11: there it is a dependency, before that it is not installed.
-    declared |= sys.stdlib_module_names | {"momap_ros", "mujoco"}
+    declared |= sys.stdlib_module_names | {"momap_ros"}
     undeclared = set()
     for path in tracked_files:
         if path.suffix != ".py" or path.parts[0] not in {"momap_ros", "launch"}:

@@ -24,6 +24,7 @@ PAGES = (
     "docs/policies.md",
     "docs/metrics.md",
     "docs/self_scoring.md",
+    "docs/speed.md",
 )
 PROGRAMS = ("make", "momap", "python", "ros2", "bag_player")
 REPOSITORY = Path(__file__).parents[1]

@@ -15,9 +15,11 @@ way from published images to received motions between two processes. Takes about
 
 example:
   momap bench --out out/bench
+  momap bench --out out/bench --network     the network alone: precisions, torch.compile, ONNX Runtime, 1 to 10 steps
 
 what comes out: a table (median, 95th percentile, peak memory, target), printed and as DIR/benchmark.md, and
-DIR/benchmark.json with the machine, the versions and the commit.
+DIR/benchmark.json with the machine, the versions and the commit. With --network the files are network.md and
+network.json.
 """
 
 
@@ -36,22 +38,27 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test: everything runs twice, numbers mean nothing"
     )
+    parser.add_argument(
+        "--network", action="store_true", help="measure the network in all its variants instead (some minutes)"
+    )
     add_settings(parser, ForecastConfig, only=("checkpoint", "device", "num_threads"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and write."""
+    from momap_ros.benchmark.network import network_report
     from momap_ros.benchmark.report import markdown, write_report
     from momap_ros.benchmark.run import run_benchmark
     from momap_ros.commands.demo import DEMO_BAG
     from momap_ros.files import atomic_path
 
     config = read_settings(arguments, ForecastConfig)
-    report = run_benchmark(arguments.bag or DEMO_BAG, config, quick=arguments.quick)
-    write_report(report, arguments.out / "benchmark.json")
+    measured, name = (network_report, "network") if arguments.network else (run_benchmark, "benchmark")
+    report = measured(arguments.bag or DEMO_BAG, config, quick=arguments.quick)
+    write_report(report, arguments.out / f"{name}.json")
     table = markdown(report)
-    with atomic_path(arguments.out / "benchmark.md") as partial:
+    with atomic_path(arguments.out / f"{name}.md") as partial:
         partial.write_text(table, encoding="utf-8")
     say(table)
-    say(f"written to {arguments.out / 'benchmark.json'}")
+    say(f"written to {arguments.out / f'{name}.json'}")
     return 0

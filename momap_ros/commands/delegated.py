@@ -16,6 +16,10 @@ Train the small model, in three steps that each resume after an interruption:
   momap train small --data prepared/ --out runs/small --steps 6600 --encoder-steps 3000
   momap train export --run runs/small --data prepared/ --manifest shards/manifest.json --out checkpoint/
 
+and optionally, a student that draws in one or two steps:
+
+  momap train distill --teacher checkpoint/ --data prepared/ --out runs/distilled --steps 2000
+
 or the full-size one, on a GPU, from a Stable Diffusion folder (momap init-full):
 
   momap train vae --checkpoint full-0 --data shards/ --out runs/vae --steps 20000
@@ -57,6 +61,7 @@ PROGRAMS = {
     "evaluate": Program("momap_ros.evaluation.evaluate", COMMANDS["evaluate"], "model"),
     "train prepare": Program("momap_ros.training.prepare", "samples to what training reads", "model"),
     "train small": Program("momap_ros.training.small", "the training loop", "model"),
+    "train distill": Program("momap_ros.training.distill", "a student of fewer denoising steps", "model"),
     "train vae": Program("momap_ros.training.vae", "the full model's MoMap VAE", "model"),
     "train full": Program("momap_ros.training.full", "the full model's U-Net", "model"),
     "train baseline": Program("momap_ros.baselines.train", "what the paper compares with", "model"),

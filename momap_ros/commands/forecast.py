@@ -168,7 +168,8 @@ def run(arguments: argparse.Namespace) -> int:
     if source.skipped:
         warn(f"skipped {source.reasons()}")
     median_s = sorted(seconds)[len(seconds) // 2]
-    say(f"\n{len(records)} forecasts, {median_s:.2f} s each in the median; results in {arguments.out}")
+    say(f"\n{len(records)} forecasts, {median_s:.2f} s each in the median, network in {forecaster.execution}")
+    say(f"results in {arguments.out}")
     return 0
 
 

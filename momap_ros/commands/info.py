@@ -23,7 +23,17 @@ example:
 A bug report should begin with this output.
 """
 
-LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "rosbags", "torch", "diffusers", "open3d-cpu", "mujoco")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "rosbags",
+    "torch",
+    "diffusers",
+    "onnxruntime",
+    "open3d-cpu",
+    "mujoco",
+)
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type private)

@@ -100,9 +100,15 @@ class FullMoMapPipeline(MoMapPipeline):
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would land in node logs
         return super()._from_folder(folder, info, options)
 
-    def to_device(self, device: str) -> None:
-        """Move the networks; those whose rounding is not seen in millimetres take bfloat16 where that is fast."""
-        half = device != "cpu" and fast_bfloat16(device)
+    def to_device(self, device: str, precision: str = "auto") -> None:
+        """Move the networks; those whose rounding is not seen in millimetres may take bfloat16.
+
+        Args:
+            device: of torch.
+            precision: "float32", "bfloat16", or "auto": bfloat16 on a GPU where that is fast.
+        """
+        half = precision == "bfloat16" or (precision == "auto" and device != "cpu" and fast_bfloat16(device))
+        self.precision = "bfloat16" if half else "float32"
         for network in (self.vae, self.unet, self.text_encoder):
             network.to(device)
             network.bfloat16() if half else network.float()

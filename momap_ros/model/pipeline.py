@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +68,7 @@ class MoMapPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "scene_encoder->denoiser"  # type: ignore[assignment]  # diffusers declares None
     weights: ClassVar[tuple[str, ...]] = ("scene_encoder", "denoiser", "codec")
     can_continue: ClassVar[bool] = True  # takes an earlier forecast to go on from
+    precision: str = "float32"  # of the networks: or "bfloat16", see momap_ros.model.execution
 
     def __init__(
         self,
@@ -115,10 +117,20 @@ class MoMapPipeline(DiffusionPipeline):
             )
         return pipeline
 
-    def to_device(self, device: str) -> None:
-        """Move the networks; the codec stays where its results are needed."""
+    def to_device(self, device: str, precision: str = "float32") -> None:
+        """Move the networks; the codec stays where its results are needed.
+
+        Args:
+            device: of torch.
+            precision: "float32" or "bfloat16"; "auto" is float32 until somebody has measured which one is faster.
+        """
         self.scene_encoder.to(device)
         self.denoiser.to(device)
+        self.precision = "bfloat16" if precision == "bfloat16" else "float32"
+
+    def _autocast(self) -> torch.autocast:
+        """Matrix products in the chosen precision; weights, sums and the sampler stay in single precision."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @torch.inference_mode()
     def __call__(
@@ -168,7 +180,7 @@ class MoMapPipeline(DiffusionPipeline):
         usable = {i: tuple(flags) for i, flags in (hints or {}).items() if i not in grid.dropped_ids}
         conditioning = self.condition(grid, words, usable, color_seed)
         # 3. Read the scene once; every hypothesis shares it.
-        scene = self.scene_encoder(conditioning)
+        scene = self.encode_scene(conditioning)
         # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
         noise = self._noise(conditioning, num_hypotheses, generator) if latents is None else latents
         self._check_noise(noise, num_hypotheses)
@@ -248,6 +260,13 @@ class MoMapPipeline(DiffusionPipeline):
             words=on_device(words.reshape(MAX_WORDS)),
         )
 
+    def encode_scene(self, conditioning: Conditioning) -> SceneEncoding:
+        """What the denoiser reads of one scene, for all hypotheses and steps."""
+        with self._autocast():
+            encoding: SceneEncoding = self.scene_encoder(conditioning)
+        # What is shared by all steps is kept in single precision, whatever it was computed in.
+        return SceneEncoding(*(getattr(encoding, field.name).float() for field in fields(encoding)))
+
     def timesteps(self, num_inference_steps: int) -> torch.Tensor:
         """The scheduler's timesteps, from noise to nothing."""
         self.scheduler.set_timesteps(num_inference_steps)
@@ -265,8 +284,10 @@ class MoMapPipeline(DiffusionPipeline):
         """
         clean, moving_logits = latents, torch.zeros(())
         for timestep in self.progress_bar(timesteps):
-            clean, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
-            clean = clean_of(clean, latents, self.scheduler.alphas_cumprod[timestep], self.denoiser.prediction)
+            with self._autocast():
+                output, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
+            alpha = self.scheduler.alphas_cumprod[timestep]
+            clean = clean_of(output.float(), latents, alpha, self.denoiser.prediction)
             latents = self.scheduler.step(clean, timestep, latents).prev_sample
         # Not `latents`: where the steps do not divide the timesteps, the last one would leave a little noise in them.
         return clean, moving_logits

@@ -49,6 +49,11 @@ class AnyForecaster(Protocol):
     config: ForecastConfig
     motion: ObjectMotionConfig
 
+    @property
+    def execution(self) -> object:
+        """How the network runs; its text is for people."""
+        ...
+
     def __call__(
         self,
         frame: RGBDFrame,
@@ -121,7 +126,10 @@ class ForecastNode(FrameNode):
             ) from error
         warm_up_s = self._forecaster.warm_up(*WARM_UP_SIZE)
         load_s = self.statistics.stage_s("load model")
-        self.get_logger().info(f"checkpoint {config.checkpoint}: loaded in {load_s:.1f} s, first run {warm_up_s:.1f} s")
+        self.get_logger().info(
+            f"checkpoint {config.checkpoint}: loaded in {load_s:.1f} s, first run {warm_up_s:.1f} s, "
+            f"network in {self._forecaster.execution}"
+        )
         self._outputs = {
             "trajectories": self.create_output(PointTrajectories, "~/trajectories"),
             "objects": self.create_output(ObjectMotionArray, "~/object_motions"),
@@ -201,6 +209,7 @@ class ForecastNode(FrameNode):
         self.statistics.set_stages(forecast.timings_s)
         steps = f"{forecast.num_inference_steps} of {config.num_inference_steps}"
         self.statistics.set_note("denoising steps", steps + (", continued" if forecast.continued else ""))
+        self.statistics.set_note("network", forecast.network)
         self._name_ignored_words(config.prompt, forecast)
         with self.statistics.stage("publish"):
             target_from_camera = self._publish(forecast, config)

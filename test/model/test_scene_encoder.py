@@ -246,8 +246,7 @@ def test_hypotheses_of_a_scene_lie_next_to_each_other(encoder: SceneEncoder) -> 
 
 def blind_encoder(*names: str) -> SceneEncoder:
     torch.manual_seed(0)
-    encoder: SceneEncoder = SceneEncoder(vocabulary=("block",), blind_to=names).eval()
-    return encoder
+    return SceneEncoder(vocabulary=("block",), blind_to=names).eval()
 
 
 @torch.inference_mode()

@@ -180,7 +180,7 @@ class ConstantVelocityForecaster:
     """Every point of an instance moves with the same velocity; two hypotheses, the second twice as fast."""
 
     def __init__(self, forecast: ForecastConfig, motion: ObjectMotionConfig) -> None:
-        self.config, self.motion = forecast, motion
+        self.config, self.motion, self.execution = forecast, motion, "float32"
         self.prompts: list[str] = []
         self.hints: list[dict[int, tuple[int, ...]]] = []
         self.frames: list[RGBDFrame] = []

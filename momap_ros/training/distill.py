@@ -1,0 +1,299 @@
+"""Teach the small model to draw in one or two steps what it draws in more: `momap train distill --help`.
+
+Progressive distillation (Salimans and Ho, arXiv:2202.00512) with all halvings at once: the student learns the clean
+sample whose one DDIM step ends where several of the teacher's do, from the same noise. The scene encoder stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from momap_ros.data.prepared import PreparedSplit
+from momap_ros.files import atomic_path
+from momap_ros.model.checkpoint import find_checkpoint, read_info, write_info
+from momap_ros.model.codec import load_codec
+from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.pipeline import MoMapPipeline
+from momap_ros.model.scene_encoder import SceneEncoding
+from momap_ros.model.schedule import NUM_TIMESTEPS
+from momap_ros.training.batches import Batch
+from momap_ros.training.loop import append_row, keep_options, learning_rate, save_state, update_average
+from momap_ros.training.steps import SmallTraining, draw_step
+
+
+@dataclass(frozen=True)
+class Distillation(SmallTraining):
+    """Everything that decides the result of a run, beside teacher and data; see `SmallTraining` for what they share.
+
+    Attributes:
+        teacher_steps: DDIM steps of the teacher; they divide the schedule's timesteps.
+        student_steps: of the student; they divide the teacher's.
+    """
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 50
+    teacher_steps: int = 4
+    student_steps: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that the student's steps are made of whole steps of the teacher."""
+        if NUM_TIMESTEPS % self.teacher_steps or self.teacher_steps % self.student_steps:
+            raise ValueError(
+                f"expected steps of the teacher that divide {NUM_TIMESTEPS}, and of the student that divide the "
+                f"teacher's, got {self.teacher_steps} and {self.student_steps}"
+            )
+
+
+def levels(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Share of signal and of noise (B, 1, 1, 1) at timesteps (B,); below 0 there is no noise."""
+    alpha = torch.where(timesteps < 0, torch.ones(()).to(alphas_cumprod), alphas_cumprod[timesteps.clamp(min=0)])
+    alpha = alpha.float()[:, None, None, None]
+    return alpha.sqrt(), (1 - alpha).sqrt()
+
+
+@torch.no_grad()
+def lesson(
+    teacher: SmallDenoiser,
+    scene: SceneEncoding,
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    *,
+    alphas_cumprod: torch.Tensor,
+    options: Distillation,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the student shall predict at the beginning of one of its steps.
+
+    Args:
+        teacher: of the run.
+        scene: B encodings.
+        noisy: (B, C, 32, 32) latents.
+        timesteps: (B,) where a step of the student begins.
+        alphas_cumprod: (1000,) of the schedule.
+        options: of the run.
+
+    Returns:
+        Clean latents (B, C, 32, 32), and the teacher's last word on which cells move: logits (B, 32, 32).
+    """
+    stride = NUM_TIMESTEPS // options.teacher_steps
+    latents, now, logits = noisy, timesteps, noisy[:, 0]
+    for _ in range(options.teacher_steps // options.student_steps):
+        clean, logits = teacher(latents, now, scene)
+        clean = clean.float()
+        signal, noise = levels(alphas_cumprod, now)
+        signal_next, noise_next = levels(alphas_cumprod, now - stride)
+        latents = signal_next * clean + noise_next * (latents - signal * clean) / noise
+        now = now - stride
+    # One DDIM step from `noisy` ends at: signal_next x + noise_next (noisy - signal x) / noise. Solved for x.
+    signal, noise = levels(alphas_cumprod, timesteps)
+    signal_next, noise_next = levels(alphas_cumprod, now)
+    kept = noise_next / noise
+    return (latents - kept * noisy) / (signal_next - kept * signal), logits.float()
+
+
+def distillation_loss(
+    student: SmallDenoiser,
+    teacher: MoMapPipeline,
+    batch: Batch,
+    *,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas_cumprod: torch.Tensor,
+    coefficient_weight: torch.Tensor,
+    options: Distillation,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """How far the student is from its lesson, weighted as in the teacher's own training.
+
+    Args:
+        student: learns.
+        teacher: its scene encoder reads for both.
+        batch: B scenes.
+        noise: (B, C, 32, 32).
+        timesteps: (B,) in 0..999, any; each is moved up to where the student's step that holds it begins.
+        alphas_cumprod: (1000,) of the schedule.
+        coefficient_weight: (1, C, 1, 1), of mean 1.
+        options: of the run.
+    """
+    stride = NUM_TIMESTEPS // options.student_steps
+    begins = (timesteps // stride + 1) * stride - 1
+    signal, share = levels(alphas_cumprod, begins)
+    noisy = signal * batch.latents + share * noise
+    with torch.autocast(noise.device.type, torch.bfloat16):
+        with torch.no_grad():
+            scene = teacher.scene_encoder(batch.conditioning)
+        wanted, moving = lesson(teacher.denoiser, scene, noisy, begins, alphas_cumprod=alphas_cumprod, options=options)
+        clean, logits = student(noisy, begins, scene)
+    latent = ((clean.float() - wanted) ** 2 * coefficient_weight * batch.weights).mean()
+    mask = ((logits.float().sigmoid() - moving.sigmoid()) ** 2 * batch.weights[:, 0]).mean()
+    parts = {"latent": float(latent.detach()), "mask": float(mask.detach())}
+    return latent + options.mask_weight * mask, parts
+
+
+def check_data(teacher: MoMapPipeline, data: Path) -> None:
+    """Refuse data whose numbers mean other words or other motions than those that the teacher learned.
+
+    Raises:
+        ValueError: vocabulary or codec differ.
+    """
+    codec = load_codec(data / "codec")
+    same = {
+        "vocabulary": tuple(json.loads((data / "vocabulary.json").read_text())) == teacher.vocabulary.words,
+        "codec": torch.equal(codec.basis, teacher.codec.basis)
+        and torch.equal(codec.coefficient_std, teacher.codec.coefficient_std),
+    }
+    other = [name for name, found in same.items() if not found]
+    if other:
+        raise ValueError(
+            f"{data}: expected the teacher's own {' and '.join(other)}, got another; take the folder of `momap train "
+            "prepare` that the teacher was trained on"
+        )
+
+
+class Run:
+    """The state of a distillation: begun with the teacher's weights, or continued from its folder."""
+
+    def __init__(self, teacher: str, data: Path, out: Path, options: Distillation, *, device: str = "cpu") -> None:
+        """Load teacher and data, and resume where the folder has a state.
+
+        Raises:
+            CheckpointError: the teacher cannot be used.
+            ValueError: it is not a small model, the data were not prepared as the teacher's, or are less than a batch.
+        """
+        self.out, self.options, self.device = out, options, torch.device(device)
+        self.teacher = MoMapPipeline.from_pretrained(teacher)
+        if type(self.teacher) is not MoMapPipeline or self.teacher.denoiser.prediction != "sample":
+            raise ValueError(f"teacher {teacher}: expected a small model that predicts the clean sample, got another")
+        check_data(self.teacher, data)
+        self.teacher.to_device(device)
+        self.split = PreparedSplit.open(data / "train")
+        if len(self.split) < options.batch_size:
+            raise ValueError(
+                f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
+                "prepare more, or choose a smaller --batch-size"
+            )
+        self.student: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).train()
+        self.average: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).requires_grad_(requires_grad=False)
+        self.optimizer = torch.optim.AdamW(
+            self.student.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        )
+        self.step = 0
+        if (out / "state.pt").exists():
+            state = torch.load(out / "state.pt", weights_only=True, map_location=self.device)
+            for name in ("student", "average", "optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+            self.step = state["step"]
+        self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
+        relative = (self.teacher.codec.coefficient_std / self.teacher.codec.coefficient_std[0]).sqrt()
+        self.coefficient_weight = (relative / relative.mean()).repeat(3)[None, :, None, None].to(self.device)
+
+    def train_step(self) -> dict[str, float]:
+        """One optimizer step; everything random depends on its number alone."""
+        options = self.options
+        drawn = draw_step(self.split, self.teacher.codec, options, self.step, rank=0, world=1)
+        # As in the small model's training: the fused attention's backward pass is slow on a CPU.
+        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
+            loss, parts = distillation_loss(
+                self.student,
+                self.teacher,
+                drawn.batch.to(self.device),
+                noise=drawn.noise.to(self.device),
+                timesteps=drawn.timesteps.to(self.device),
+                alphas_cumprod=self.alphas_cumprod,
+                coefficient_weight=self.coefficient_weight,
+                options=options,
+            )
+            self.optimizer.zero_grad()
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, options)
+        self.optimizer.step()
+        update_average(self.average, self.student, self.step, options.ema_decay)
+        self.step += 1
+        return parts
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in ("student", "average", "optimizer")}
+        save_state(self.out / "state.pt", state | {"step": self.step})
+
+    def export(self, teacher: str) -> Path:
+        """Write the averaged student as a checkpoint in half precision; returns its folder."""
+        encoder, denoiser = (copy.deepcopy(part).cpu().half() for part in (self.teacher.scene_encoder, self.average))
+        pipeline = MoMapPipeline(encoder, denoiser, self.teacher.codec, self.teacher.scheduler)
+        training = {
+            "options": asdict(self.options),
+            "steps_done": self.step,
+            "teacher": read_info(find_checkpoint(teacher)).get("training", {}),
+        }
+        with atomic_path(self.out / "checkpoint") as folder:
+            pipeline.save_pretrained(folder)
+            write_info(folder, self.teacher.num_steps, training, num_inference_steps=self.options.student_steps)
+        return self.out / "checkpoint"
+
+
+def train(run: Run, save_every: int) -> None:
+    """Take all steps that are left; the log gets a line every 100 and the state is kept."""
+    options, history = run.options, []
+    started, first = time.monotonic(), run.step
+    for _ in tqdm(range(run.step, options.steps), initial=run.step, total=options.steps, desc="distill", unit="step"):
+        history.append(run.train_step())
+        if run.step % 100 == 0 or run.step == options.steps:
+            row: dict[str, Any] = {"step": run.step, "samples": run.step * options.batch_size}
+            row |= {name: round(float(np.mean([part[name] for part in history])), 6) for name in history[0]}
+            row["samples_per_s"] = round((run.step - first) * options.batch_size / (time.monotonic() - started), 1)
+            append_row(run.out / "log.csv", row)
+            history = []
+        if run.step % save_every == 0 or run.step == options.steps:
+            run.save()
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="momap train distill",
+        description="Teach the small model to draw in one or two steps what it draws in more. An interrupted run "
+        "continues; OUT/checkpoint is the result.",
+    )
+    parser.add_argument("--teacher", required=True, help="bundled small checkpoint or its folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder written by momap train prepare")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run continues from it")
+    parser.add_argument("--steps", type=int, required=True, help="optimizer steps, all together")
+    parser.add_argument("--teacher-steps", type=int, default=4, help="denoising steps of the teacher (default 4)")
+    parser.add_argument("--student-steps", type=int, default=1, help="denoising steps of the student (default 1)")
+    parser.add_argument("--batch-size", type=int, default=64, help="scenes per step (default 64)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=250, help="steps between two saved states (default 250)")
+    parser.add_argument("--device", default="cpu", help="of torch (default cpu)")
+    arguments = parser.parse_args()
+    teacher = MoMapPipeline.from_pretrained(arguments.teacher)
+    options = Distillation(
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        teacher_steps=arguments.teacher_steps,
+        student_steps=arguments.student_steps,
+        noise_shares=tuple(teacher.denoiser.config["noise_shares"]),
+        channels=tuple(teacher.denoiser.config["channels"]),
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    keep_options(arguments.out, options, teacher=str(find_checkpoint(arguments.teacher)))
+    run = Run(arguments.teacher, arguments.data, arguments.out, options, device=arguments.device)
+    train(run, arguments.save_every)
+    tqdm.write(str(run.export(arguments.teacher)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
