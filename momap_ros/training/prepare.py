@@ -122,7 +122,9 @@ def fit_codec(data: Path, target: Path, num_functions: int | None = NUM_FUNCTION
         raise ValueError(
             f"--functions: expected 1 to {steps}, one per step after the first, or raw, got {num_functions}"
         )
-    codec = TemporalBasisCodec.raw(curves) if num_functions is None else TemporalBasisCodec.fit(curves, num_functions)
+    codec: TemporalBasisCodec = (
+        TemporalBasisCodec.raw(curves) if num_functions is None else TemporalBasisCodec.fit(curves, num_functions)
+    )
     codec.save_pretrained(target)
     error = (codec.decode(codec.encode(curves)) - curves).norm(dim=-1)
     share = float(error.square().mean().sqrt() / curves.norm(dim=-1).square().mean().sqrt())

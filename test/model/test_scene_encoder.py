@@ -246,7 +246,8 @@ def test_hypotheses_of_a_scene_lie_next_to_each_other(encoder: SceneEncoder) -> 
 
 def blind_encoder(*names: str) -> SceneEncoder:
     torch.manual_seed(0)
-    return SceneEncoder(vocabulary=("block",), blind_to=names).eval()
+    encoder: SceneEncoder = SceneEncoder(vocabulary=("block",), blind_to=names).eval()
+    return encoder
 
 
 @torch.inference_mode()

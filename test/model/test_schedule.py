@@ -73,9 +73,9 @@ def test_bounds_hold_for_the_clean_latents_of_every_step_alone() -> None:
     bounded, free = shifted_cosine_scheduler(2.0, bounded=True), shifted_cosine_scheduler(2.0)
     for scheduler in (bounded, free):
         scheduler.set_timesteps(4)
-    timestep = free.timesteps[1]
-    alpha, after = (free.alphas_cumprod[t] for t in free.timesteps[1:3])
+    timestep, following = free.timesteps[1:3]
+    alpha, after = free.alphas_cumprod[timestep], free.alphas_cumprod[following]
     noise = (sample - alpha.sqrt() * clean) / (1 - alpha).sqrt()
     for scheduler, reached in ((bounded, CLEAN_BOUND), (free, 100.0)):
         expected = after.sqrt() * reached + (1 - after).sqrt() * noise
-        np.testing.assert_allclose(scheduler.step(clean, timestep, sample).prev_sample, expected, rtol=1e-4)
+        np.testing.assert_allclose(scheduler.step(clean, timestep, sample, return_dict=False)[0], expected, rtol=1e-4)
