@@ -363,10 +363,7 @@ class FollowerConfig(Settings):
         0.25, "Largest hypothesis spread of an object that is followed, metres.", minimum=0.001, maximum=10.0
     )
     disagreement_m: float = setting(
-        0.06,
-        "The follower stops where the object is seen farther than this from where it was forecast, metres.",
-        minimum=0.001,
-        maximum=1.0,
+        0.06, "It stops where the object is seen farther than this from the plan, metres.", minimum=0.001, maximum=1.0
     )
     support_reach_m: float = setting(
         0.08, "A carried object that is to end so near to a support is put onto it, metres; 0 = off.", minimum=0.0
