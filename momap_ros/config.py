@@ -363,18 +363,16 @@ class FollowerConfig(Settings):
         0.25, "Largest hypothesis spread of an object that is followed, metres.", minimum=0.001, maximum=10.0
     )
     disagreement_m: float = setting(
-        0.06,
-        "The follower stops where the object is seen farther than this from where it was forecast, metres.",
-        minimum=0.001,
-        maximum=1.0,
+        0.06, "It stops where the object is seen farther than this from the plan, metres.", minimum=0.001, maximum=1.0
     )
     support_reach_m: float = setting(
         0.08, "A carried object that is to end so near to a support is put onto it, metres; 0 = off.", minimum=0.0
     )
     replan_s: float = setting(
-        0.5,
-        "Forecasts that come sooner than so many seconds after the last plan are only compared with it.",
-        minimum=0.0,
+        0.5, "Forecasts that come sooner than so many seconds after a plan are only compared with it.", minimum=0.0
+    )
+    replan_within_m: float = setting(
+        0.05, "A newer way that is farther from the plan's rest is not followed, metres; 0 = any is.", minimum=0.0
     )
     max_speed_m_s: float = setting(0.25, "Fastest motion of the gripper, m/s.", minimum=0.01, maximum=2.0)
     max_push_speed_m_s: float = setting(

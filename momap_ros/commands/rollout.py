@@ -17,9 +17,14 @@ to; the follower takes hold of it and goes along. The scripted demonstration is 
 the camera, nowhere else. Skills in which nobody acts are left out. The same command goes on where it was stopped, and
 further policies may be added to a folder: docs/closed_loop.md says what drives what, and how failures are classed.
 
+With --replan-every, the same camera looks again while the gripper holds the object. A new forecast is followed where
+its way stays near to the rest of the plan (--replan-within-m), else the plan is kept; the gripper stops where the
+object is not where the plan had it.
+
 example:
   momap rollout --split val --episodes 5 --policy oracle ours static random --out out/rollout
   momap rollout --split val --episodes 5 --policy ours --no-prompt --out out/rollout
+  momap rollout --split val --episodes 5 --policy oracle ours --replan-every 1 --out out/rollout
   momap rollout --split val --episodes 2 --policy oracle --skills lift push --videos 2 --out out/videos
 
 what comes out: report.md (success with 95 % intervals per policy and skill, classes of failure), report.json,
@@ -65,7 +70,14 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
     parser.add_argument(
         "--videos", type=int, default=0, metavar="N", help="videos of successes, and as many of failures, per policy"
     )
-    add_settings(parser, FollowerConfig, leave_out=("replan_s",))  # one forecast per episode
+    parser.add_argument(
+        "--replan-every",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="forecast again at this rate while an object is held; 0 = one forecast per episode (default: %(default)s)",
+    )
+    add_settings(parser, FollowerConfig, leave_out=("replan_s",))  # the rate is the option above
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     guidance = "none" if arguments.no_prompt else "hints" if arguments.hints else "text"
     choices = [
-        PolicyChoice(name, guidance, arguments.checkpoint, arguments.data) for name in dict.fromkeys(arguments.policy)
+        PolicyChoice(name, guidance, arguments.checkpoint, arguments.data, arguments.replan_every)
+        for name in dict.fromkeys(arguments.policy)
     ]
     settings = RunSettings(
         arguments.split,

@@ -164,7 +164,7 @@ def choose_object(
     if not moving:
         best = max((motion.moving_probability for motion in known), default=0.0)
         raise NotFollowedError("nothing moves", f"{len(known)} objects, the largest moving probability is {best:.2f}")
-    chosen = max(moving, key=lambda motion: (round(motion.moving_probability, 2), _farthest_of_box(motion)))
+    chosen = max(moving, key=lambda motion: (round(motion.moving_probability, 2), _farthest_ofbox_corners(motion)))
     if chosen.hypothesis_spread_m > config.max_spread_m:
         raise NotFollowedError(
             "hypotheses too spread",
@@ -300,7 +300,7 @@ def moving_steps(points: FloatArray, motion_t_from_0: FloatArray) -> tuple[int, 
     """The last step before (P, 3) points begin to move under (T, 4, 4) motions, and the first at which they rest."""
     motion = np.asarray(motion_t_from_0, np.float64)
     # The eight corners of the box around the points move at least as far as any point.
-    box = _box(np.stack([np.min(points, axis=0), np.max(points, axis=0)]))
+    box = box_corners(np.stack([np.min(points, axis=0), np.max(points, axis=0)]))
     places = np.einsum("tij,pj->tpi", motion[:, :3, :3], box) + motion[:, None, :3, 3]
     begun = np.linalg.norm(places - places[0], axis=2).max(axis=1) > _ONSET_M
     ended = np.linalg.norm(places - places[-1], axis=2).max(axis=1) > _ONSET_M
@@ -327,15 +327,15 @@ def _moves(motion: MovingObject) -> bool:
     return bool(np.abs(motion.motion_t_from_0 - np.eye(4)).max() > 1e-6)
 
 
-def _farthest_of_box(motion: MovingObject) -> float:
+def _farthest_ofbox_corners(motion: MovingObject) -> float:
     """How far any corner of the object's box gets, metres."""
     half = np.maximum(np.nan_to_num(motion.size_m), 1e-3) / 2
-    corners = _box(np.nan_to_num(motion.centroid_m) + np.stack([-half, half]))
+    corners = box_corners(np.nan_to_num(motion.centroid_m) + np.stack([-half, half]))
     return float(farthest_m(corners, motion.motion_t_from_0).max())
 
 
-def _box(extremes: Float64) -> Float64:
-    """(8, 3) corners of the box between (2, 3) extremes."""
+def box_corners(extremes: Float64) -> Float64:
+    """(8, 3) corners of the box between (2, 3) extremes, any frame."""
     return np.stack(np.meshgrid(*extremes.T, indexing="ij"), axis=-1).reshape(-1, 3)
 
 

@@ -19,6 +19,7 @@ from momap_ros.policies.contacts import ContactKind
 from momap_ros.policies.follower import NotFollowedError, Plan, approach, choose_object, make_plan
 from momap_ros.simulation.arm import BASE_XY, OPEN_M, ROBOT_BODIES
 from momap_ros.simulation.closed_loop_checks import compared_end, succeeded
+from momap_ros.simulation.closed_loop_replanning import Replanner, Replanning, Replans
 from momap_ros.simulation.closed_loop_view import FirstView
 from momap_ros.simulation.episodes import Episode, start_episode
 from momap_ros.simulation.hand import Rollout, ScriptedHand, quaternion_of, rotation
@@ -59,6 +60,7 @@ class Attempt:
         contact: how the object was touched; "" where it never was.
         plan_s: seconds that the gripper's way was to take.
         rollout: every simulated state.
+        replans: what became of the forecasts made on the way.
     """
 
     success: bool
@@ -67,10 +69,17 @@ class Attempt:
     contact: str
     plan_s: float
     rollout: Rollout
+    replans: Replans
 
 
 def attempt(
-    episode: Episode, view: FirstView, motions: list[ObjectMotion], step_s: float, *, config: FollowerConfig
+    episode: Episode,
+    view: FirstView,
+    motions: list[ObjectMotion],
+    step_s: float,
+    *,
+    config: FollowerConfig,
+    replanning: Replanning | None = None,
 ) -> Attempt:
     """Follow a forecast from the episode's first state.
 
@@ -80,10 +89,11 @@ def attempt(
         motions: the forecast, camera frame; ids are those of `view.instances`.
         step_s: seconds between two of its steps.
         config: limits and measures of the gripper.
+        replanning: how to look and forecast again while the gripper holds the object; once and for all where None.
     """
     hand = start_episode(episode)
     assert isinstance(hand, ScriptedHand)  # somebody acts in the skill
-    run = _Run(episode, hand, config)
+    run = _Run(episode, hand, config, replanning)
     try:
         chosen = choose_object(motions, config, leave_out=view.robot_ids)
         plan = make_plan(
@@ -98,7 +108,7 @@ def attempt(
         hand.wait(_HOLD_STEPS)
         return run.result(error.reason, str(error), None)
     body = view.body_of(chosen.instance_id)
-    failure, details = run.follow(plan, body, view)
+    failure, details = run.follow(plan, body, view, chosen.centroid_m)
     if body != episode.scene.model.body(episode.scene.acted).id:
         name = episode.scene.model.body(body).name
         failure, details = "wrong object", f"followed {name} instead of {episode.scene.acted}"
@@ -108,8 +118,11 @@ def attempt(
 class _Run:
     """One hand in one episode."""
 
-    def __init__(self, episode: Episode, hand: ScriptedHand, config: FollowerConfig) -> None:
+    def __init__(
+        self, episode: Episode, hand: ScriptedHand, config: FollowerConfig, replanning: Replanning | None
+    ) -> None:
         self.episode, self.hand, self.config = episode, hand, config
+        self.replanning, self.replans = replanning, Replans()
         model = hand.model
         self.starts = hand.data.xpos.copy()
         self._fingers = [_finger_geom(model, name) for name in ("left_finger", "right_finger")]
@@ -141,7 +154,7 @@ class _Run:
         for share in self.hand.shares(max(float(np.linalg.norm(way)) / speed_m_s, angle / _TURN_RAD_S)):
             self.hold(se3_from_parts(start[:3, :3] @ _rotation_of(share * turn), start[:3, 3] + share * way))
 
-    def follow(self, plan: Plan, body: int, view: FirstView) -> tuple[str, str]:
+    def follow(self, plan: Plan, body: int, view: FirstView, centroid_in_camera: Float64) -> tuple[str, str]:
         """Approach, take, follow, let go; returns the failure that was met on the way, and its figures."""
         kind, hand = plan.contact.kind, self.hand
         seen = view.surroundings(plan.instance_id, BASE_FROM_WORLD)
@@ -158,18 +171,47 @@ class _Run:
             if held != body:
                 return self._leave(plan, "wrong object", f"took {hand.model.body(held).name}")
             plan = plan.corrected(self._motion(body, world_from_body), self.gripper)
-        failure, details = self._follow_way(plan, body, world_from_body)
+        replanner = None
+        if self.replanning is not None and kind in (ContactKind.GRASP, ContactKind.DRAG):
+            base_from_camera = BASE_FROM_WORLD @ view.world_from_camera
+            replanner = Replanner(
+                self.replanning,
+                plan,
+                body,
+                config=self.config,
+                centroid_in_camera=centroid_in_camera,
+                base_from_camera=base_from_camera,
+            )
+        failure, details = self._follow_way(plan, body, world_from_body, replanner)
+        if replanner is not None:
+            self.replans = replanner.replans
         return self._leave(plan, failure, details)
 
-    def _follow_way(self, plan: Plan, body: int, world_from_body: Float64) -> tuple[str, str]:
+    def _follow_way(
+        self, plan: Plan, body: int, world_from_body: Float64, replanner: Replanner | None
+    ) -> tuple[str, str]:
         step_s, look = self.hand.model.opt.timestep, max(1, round(_LOOK_S / self.hand.model.opt.timestep))
         attached = plan.contact.kind in (ContactKind.GRASP, ContactKind.DRAG)
-        for step in range(1, int(plan.duration_s / step_s) + 1):
+        first_pose = world_from_body
+        # Where the gripper holds the object, at rest: on the way both lag behind what is commanded.
+        held = invert_se3(self._motion(body, first_pose)) @ self.gripper
+        step = passed = 0  # since the plan began, and since the first one did
+        while step < int(plan.duration_s / step_s):
+            step, passed = step + 1, passed + 1
             self.hold(plan.gripper_at(step * step_s))
             if step % look == 0 and attached:
                 apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body))
                 if apart_m > self.config.disagreement_m:
-                    return "stopped on disagreement", f"{apart_m:.3f} m after {step * step_s:.1f} s"
+                    return "stopped on disagreement", f"{apart_m:.3f} m after {passed * step_s:.1f} s"
+            if replanner is None or passed % max(1, round(replanner.every_s / step_s)):
+                continue
+            moved = self._motion(body, first_pose)
+            newer = replanner.look(self.hand.data, passed * step_s, moved)
+            if replanner.stopped:
+                failure, _, details = replanner.stopped.partition(": ")
+                return failure, f"{details} after {passed * step_s:.1f} s"
+            if newer is not None:
+                plan, step, world_from_body = newer.corrected(np.eye(4), moved @ held), 0, self._pose(body)
         if plan.contact.kind is not ContactKind.PUSH:
             self.hand.wait(_HOLD_STEPS)
         return "", ""
@@ -240,6 +282,7 @@ class _Run:
             contact,
             plan.duration_s if plan else 0.0,
             rollout,
+            self.replans,
         )
 
     def _pose(self, body: int) -> Float64:

@@ -56,12 +56,14 @@ class PolicyChoice:
             of the acted object.
         checkpoint: bundled name or folder, for those of OURS.
         data: folder with train shards, for the policies of TOLD.
+        replan_every_s: seconds between two forecasts while an object is held; 0 = one forecast per episode.
     """
 
     name: str
     guidance: str = "text"
     checkpoint: str = "small"
     data: Path | None = None
+    replan_every_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse unknown names, and a policy without what it needs."""
@@ -70,11 +72,16 @@ class PolicyChoice:
                 raise ValueError(f"policy: expected one of {list(known)}, got {value!r}")
         if self.name in TOLD and self.data is None:
             raise ValueError(f"policy {self.name}: expected a folder with train shards, got none; give --data")
+        if not 0 <= self.replan_every_s < np.inf:
+            raise ValueError(
+                f"replan-every: expected seconds, 0 for one forecast per episode, got {self.replan_every_s}"
+            )
 
     @property
     def label(self) -> str:
         """Its row in tables."""
-        return f"{self.name}, {self.guidance}" if self.name in OURS else self.name
+        label = f"{self.name}, {self.guidance}" if self.name in OURS else self.name
+        return f"{label}, every {self.replan_every_s:g} s" if self.replan_every_s else label
 
 
 def make_policy(choice: PolicyChoice) -> Policy:

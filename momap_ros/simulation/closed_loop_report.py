@@ -27,6 +27,10 @@ class Row:
         contact: how the object was touched; "" where it never was.
         plan_s: seconds that the gripper's way was to take.
         sentence: what was asked for.
+        replan_every_s: seconds between two forecasts while the object was held; 0 = one forecast.
+        replans_taken: of these forecasts, those whose way was followed.
+        replans_kept: those after which the plan before was kept.
+        replans_stopped: those after which the gripper stopped.
     """
 
     split: str
@@ -40,6 +44,10 @@ class Row:
     contact: str
     plan_s: float
     sentence: str
+    replan_every_s: float = 0.0
+    replans_taken: int = 0
+    replans_kept: int = 0
+    replans_stopped: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Its fields."""
@@ -67,6 +75,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
             "all": _rate(own),
             "by_skill": {skill: _rate([row for row in own if row.skill == skill]) for skill in skills},
             "failures": dict(Counter(row.failure for row in own if row.failure).most_common()),
+            "replans": {
+                "every_s": own[0].replan_every_s,
+                "taken": sum(row.replans_taken for row in own),
+                "kept": sum(row.replans_kept for row in own),
+                "stopped": sum(row.replans_stopped for row in own),
+            },
         }
     return summary
 
@@ -78,7 +92,7 @@ def _rate(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def markdown(split: str, summary: dict[str, Any], left_out: dict[str, int]) -> str:
-    """Three tables: policies, skills, classes of failure; and what was left out."""
+    """Tables of policies, skills, classes of failure, and of replans where there were any; and what was left out."""
     policies = list(summary)
     lines = [f"# Closed loop on {split}", "", "| policy | success | rate | 95 % interval | of the oracle |"]
     lines.append("|---|---|---|---|---|")
@@ -101,5 +115,10 @@ def markdown(split: str, summary: dict[str, Any], left_out: dict[str, int]) -> s
     for name in failures:
         cells = (str(summary[policy]["failures"].get(name, 0)) for policy in policies)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    replans = {policy: summary[policy]["replans"] for policy in policies if summary[policy]["replans"]["every_s"]}
+    if replans:
+        lines += ["", "| replans | taken | kept | stopped |", "|---|---|---|---|"]
+    for policy, count in replans.items():
+        lines.append(f"| {policy} | {count['taken']} | {count['kept']} | {count['stopped']} |")
     left = ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()))
     return "\n".join([*lines, "", f"Episodes left out: {left or 'none'}.", ""])

@@ -20,9 +20,10 @@ from momap_ros.rgbd import UInt8
 from momap_ros.simulation.closed_loop import Attempt, attempt
 from momap_ros.simulation.closed_loop_checks import CHECKS
 from momap_ros.simulation.closed_loop_policies import Policy, PolicyChoice, make_policy
+from momap_ros.simulation.closed_loop_replanning import Replanning
 from momap_ros.simulation.closed_loop_report import Row, markdown, summarise
 from momap_ros.simulation.closed_loop_view import FirstView, first_view
-from momap_ros.simulation.episodes import simulate_episode, skill_of_episode
+from momap_ros.simulation.episodes import Episode, simulate_episode, skill_of_episode
 from momap_ros.simulation.splits import SPLITS
 from momap_ros.simulation.stage import Stage, open_stage
 
@@ -90,7 +91,8 @@ def run(
                 if choice.label not in policies:
                     policies[choice.label] = make_policy(choice)
             bar.set_postfix_str(skill)
-            _one_episode(settings, index, {c.label: policies[c.label] for c in missing}, done, videos=videos, bar=bar)
+            tried = [(choice, policies[choice.label]) for choice in missing]
+            _one_episode(settings, index, tried, done, videos=videos, bar=bar)
     return done.report([choice.label for choice in choices])
 
 
@@ -119,7 +121,7 @@ def _episodes(split: str, skills: Sequence[str], done: _Folder, per_skill: int) 
 def _one_episode(
     settings: RunSettings,
     index: int,
-    policies: Mapping[str, Policy],
+    policies: Sequence[tuple[PolicyChoice, Policy]],
     done: _Folder,
     *,
     videos: int,
@@ -135,13 +137,9 @@ def _one_episode(
         if view is None:
             done.leave_out(index, "no camera sees the task")
             return
-        for label, policy in policies.items():
-            motions, step_s = policy(view, np.random.default_rng([SPLITS[settings.split].seed, index]))
-            result = attempt(episode, view, motions, step_s, config=settings.follower)
-            sample = view.sample
-            what = (settings.split, index, sample.skill, sample.kind, label)
-            how = (result.success, result.failure, result.details, result.contact, round(result.plan_s, 3))
-            row = Row(*what, *how, sentence=sample.text)
+        for choice, policy in policies:
+            result = _one_attempt(settings, stage, view, (choice, policy))
+            row = _row(episode, view, choice, result)
             path = done.video_path(row, videos)
             if path is not None:
                 save_animation(path, video_frames(stage, view, result, row), frame_s=1 / _FRAMES_PER_S)
@@ -149,6 +147,23 @@ def _one_episode(
             bar.update()
     finally:
         stage.renderer.close()
+
+
+def _one_attempt(settings: RunSettings, stage: Stage, view: FirstView, tried: tuple[PolicyChoice, Policy]) -> Attempt:
+    (choice, policy), episode = tried, stage.episode
+    rng = np.random.default_rng([SPLITS[settings.split].seed, episode.index])
+    motions, step_s = policy(view, rng)
+    again = None
+    if choice.replan_every_s:
+        again = Replanning(stage, view, lambda later: policy(later, rng), choice.replan_every_s, settings.instances)
+    return attempt(episode, view, motions, step_s, config=settings.follower, replanning=again)
+
+
+def _row(episode: Episode, view: FirstView, choice: PolicyChoice, result: Attempt) -> Row:
+    what = (episode.split, episode.index, view.sample.skill, view.sample.kind, choice.label)
+    how = (result.success, result.failure, result.details, result.contact, round(result.plan_s, 3))
+    replans = (choice.replan_every_s, result.replans.taken, result.replans.kept, result.replans.stopped)
+    return Row(*what, *how, view.sample.text, *replans)
 
 
 def video_frames(stage: Stage, view: FirstView, result: Attempt, row: Row) -> Iterator[UInt8]:
@@ -196,7 +211,12 @@ class _Folder:
 
     def video_path(self, row: Row, limit: int) -> Path | None:
         """Where to put the video of a row; None where there are enough of its policy and verdict."""
-        folder = self.path / "videos" / row.policy.replace(", ", "_") / ("success" if row.success else "failure")
+        folder = (
+            self.path
+            / "videos"
+            / row.policy.replace(", ", "_").replace(" ", "_")
+            / ("success" if row.success else "failure")
+        )
         if limit <= 0 or (folder.is_dir() and len(list(folder.iterdir())) >= limit):
             return None
         why = "" if row.success else "_" + row.failure.replace(" ", "_")

@@ -1,28 +1,29 @@
-"""What a robot knows before it acts: one image of the first state, its instances, and their points in space."""
+"""What a robot knows before it acts, or while it does: one image, its instances, and their points in space."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import mujoco
 import numpy as np
 
 from momap_ros.config import SegmentationConfig
 from momap_ros.data.sample import Role, Sample
-from momap_ros.geometry import Float64, invert_se3, transform_points
+from momap_ros.geometry import Float64, invert_se3, se3_from_parts, transform_points
 from momap_ros.instances import InstanceMap
 from momap_ros.policies.contacts import Surroundings
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.segmentation.base import SegmentationError
 from momap_ros.simulation.cameras import View
 from momap_ros.simulation.stage import Stage
-from momap_ros.simulation.views import build_sample, draw_views, find_view
+from momap_ros.simulation.views import build_sample, camera_motion, draw_views, find_view
 
 _REACH_M = 1.2  # points farther away than that are walls and floor
 
 
 @dataclass(frozen=True, eq=False)
 class FirstView:
-    """The first image of an episode.
+    """The first image of an episode, or a later one of the same camera.
 
     Attributes:
         view: the camera.
@@ -82,11 +83,41 @@ def first_view(stage: Stage, size: int, *, camera: int = 0, instances: str = "tr
     if first is None:
         return None
     sample = build_sample(stage, first, rng, key=f"{episode.split}_{episode.index:07d}_{camera}")
+    return _seen(first.view, sample, instances)
+
+
+def later_view(stage: Stage, first: FirstView, data: mujoco.MjData, *, step: int, instances: str = "true") -> FirstView:
+    """What the same camera sees while somebody acts; the true future is the rest of the demonstration.
+
+    Args:
+        stage: the episode.
+        first: what the camera saw at the first state.
+        data: the simulation now; its poses are those of its last step.
+        step: of the demonstration, which the state now is nearest to: its later steps are what is still to come.
+        instances: "true" ids, or those of the "tabletop" segmenter.
+    """
+    depth_m, bodies = stage.renderer.depth_and_bodies(data, first.view)
+    now = se3_from_parts(data.xmat.reshape(-1, 3, 3), data.xpos)
+    steps = len(stage.world_from_bodies)
+    ahead = stage.world_from_bodies[np.minimum(np.arange(step + 1, step + steps), steps - 1)]
+    moving = first.sample.moving_bodies.astype(np.intp)
+    sample = replace(
+        first.sample,
+        rgb=stage.renderer.rgb(data, first.view),
+        depth_m=depth_m,
+        body_ids=np.maximum(bodies, 0).astype(np.uint8),
+        motion_t_from_0=camera_motion(first.sample.camera_from_world, np.append(now[None], ahead, axis=0)[:, moving]),
+        visible=None,
+    )
+    return _seen(first.view, sample, instances)
+
+
+def _seen(view: View, sample: Sample, instances: str) -> FirstView:
     frame = RGBDFrame(sample.rgb, sample.depth_m, sample.camera)
     found = sample.instance_map(merge_robot=True) if instances == "true" else _on_table(frame)
     robot = np.array(sample.body_roles)[sample.body_ids] == Role.ROBOT
     mine = [number for number in found.areas_px if robot[found.ids == number].mean() > 0.5]
-    return FirstView(first.view, sample, frame, found, frozenset(int(number) for number in mine))
+    return FirstView(view, sample, frame, found, frozenset(int(number) for number in mine))
 
 
 def _on_table(frame: RGBDFrame) -> InstanceMap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from momap_ros.policies.follower import (
     moving_steps,
     paced,
 )
-from momap_ros.policies.replanning import Follower
+from momap_ros.policies.replanning import Follower, ways_apart_m
 
 CONFIG = FollowerConfig()
 STEPS = 21
@@ -229,8 +229,8 @@ def not_asked(_instance_id: int) -> Surroundings:
     raise AssertionError("points are asked for once")
 
 
-def follower_of(motion: Float64) -> Follower:
-    follower = Follower(CONFIG)
+def follower_of(motion: Float64, config: FollowerConfig = CONFIG) -> Follower:
+    follower = Follower(config)
     seen = Surroundings(box((0.3, 0.0, 0.02), (0.04, 0.04, 0.04)), np.zeros((0, 3)))
     plan = follower.update(10.0, [Moving(motion)], 0.2, surroundings=lambda _: seen, base_from_camera=np.eye(4))
     assert plan is not None
@@ -239,7 +239,7 @@ def follower_of(motion: Float64) -> Follower:
 
 def test_a_follower_plans_again_from_where_it_is() -> None:
     motion = track((0, 0, 0), (0, 0.2, 0))
-    follower = follower_of(motion)
+    follower = follower_of(motion, replace(CONFIG, replan_within_m=0.0))
     before = follower.target(11.0)
     assert before is not None
     # 1 s of 4 s at 0.05 m/s: the object is seen 5 cm farther, and now it is to rise.
@@ -270,3 +270,37 @@ def test_a_hidden_object_is_followed_as_planned() -> None:
     follower = follower_of(track((0, 0, 0), (0, 0.2, 0)))
     before = follower.plan
     assert follower.update(11.0, [], 0.2, surroundings=not_asked, base_from_camera=np.eye(4)) is before
+
+
+@pytest.mark.parametrize(
+    ("rest", "probability", "end_y"),
+    [
+        ((0, 0.15, 0), 0.9, 0.15),  # the rest of the plan
+        ((0, 0.19, 0), 0.9, 0.19),  # 4 cm farther
+        ((0, 0.21, 0), 0.9, 0.15),  # 6 cm farther
+        ((0, 0, 0.1), 0.9, 0.15),  # elsewhere
+        ((0, 0.15, 0), 0.3, 0.15),  # it probably rests
+    ],
+)
+def test_a_newer_way_is_followed_where_it_is_near_to_the_plan_and_else_the_plan_is_kept(
+    rest: tuple[float, float, float], probability: float, end_y: float
+) -> None:
+    follower = follower_of(track((0, 0, 0), (0, 0.2, 0)))  # 4 s
+    start = follower.target(11.0)
+    assert start is not None
+    seen = Moving(track((0, 0, 0), rest), centroid_m=np.array([0.3, 0.05, 0.02]), moving_probability=probability)
+    follower.update(11.0, [seen], 0.2, surroundings=not_asked, base_from_camera=np.eye(4))
+    end = follower.target(30.0)
+    assert end is not None
+    np.testing.assert_allclose(end[:3, 3] - start[:3, 3], [0, end_y, 0], atol=1e-9)
+
+
+def test_ways_are_as_far_from_each_other_as_their_farthest_places() -> None:
+    there, points = track((0, 0, 0), (0.2, 0, 0)), np.zeros((1, 3))
+    assert ways_apart_m(there, there[::5], points) == pytest.approx(0.02)  # same ends; 1 cm apart, 5 cm apart
+    assert ways_apart_m(there, there[:1], points) == pytest.approx(0.2)
+    # A way there and back ends where it begins, and is not the same as rest.
+    assert ways_apart_m(np.append(there, there[::-1], axis=0), there[:1], points) == pytest.approx(0.2)
+    # A turn by a quarter takes a point 10 cm beside the axis sqrt(2) * 10 cm away.
+    turn = track((0, 0, np.pi / 2), (0, 0, 0))
+    assert ways_apart_m(turn, turn[:1], np.array([[0.1, 0, 0], [0, 0, 0.3]])) == pytest.approx(0.1 * np.sqrt(2))

@@ -43,7 +43,15 @@ SPEED_M_S = 0.02  # upwards
 def example(ros: Ros) -> Iterator[subprocess.Popen[str]]:
     del ros  # sets the domain that the process is to use
     process = subprocess.Popen(
-        [sys.executable, str(EXAMPLE), "--ros-args", "-p", "follower.replan_s:=0.0"],
+        [
+            sys.executable,
+            str(EXAMPLE),
+            "--ros-args",
+            "-p",
+            "follower.replan_s:=0.0",
+            "-p",
+            "follower.replan_within_m:=0.0",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

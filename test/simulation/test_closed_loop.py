@@ -19,12 +19,13 @@ import mujoco
 
 from momap_ros.commands import rollout as command
 from momap_ros.config import FollowerConfig
-from momap_ros.geometry import invert_se3, transform_points
+from momap_ros.geometry import Float64, invert_se3, transform_points
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.simulation.closed_loop import FAILURES, Attempt, attempt
 from momap_ros.simulation.closed_loop_policies import POLICIES, PolicyChoice, make_policy, true_motions
+from momap_ros.simulation.closed_loop_replanning import Replanning, Replans
 from momap_ros.simulation.closed_loop_run import ROWS, RunSettings, run
-from momap_ros.simulation.closed_loop_view import FirstView, first_view
+from momap_ros.simulation.closed_loop_view import FirstView, first_view, later_view
 from momap_ros.simulation.episodes import Episode, simulate_episode, skill_of_episode
 from momap_ros.simulation.stage import open_stage
 
@@ -211,11 +212,102 @@ def test_contacts_too_stiff_for_the_time_step_are_unstable_physics(look: Callabl
     assert (result.success, result.failure) == (False, "unstable physics")
 
 
+def follow_again(looked: Looked, forecast: Callable[[FirstView], tuple[list[ObjectMotion], float]]) -> Attempt:
+    """Follow the true future, and forecast so every half second while the object is held."""
+    episode, view = looked
+    stage = open_stage(episode, SIZE, SIZE)
+    motions, step_s = true_motions(view)
+    try:
+        again = Replanning(stage, view, forecast, every_s=0.5)
+        return attempt(episode, view, motions, step_s, config=FollowerConfig(), replanning=again)
+    finally:
+        stage.renderer.close()
+
+
+def resting(view: FirstView) -> tuple[list[ObjectMotion], float]:
+    return make_policy(PolicyChoice("static"))(view, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("skill", "number"), [("lift", 0), ("open_drawer", 0)])
+def test_the_truth_forecast_again_and_again_succeeds_as_it_does_once(
+    look: Callable[[str, int], Looked], skill: str, number: int
+) -> None:
+    once, again = follow(look(skill, number)), follow_again(look(skill, number), true_motions)
+    assert once.success
+    assert again.success, (again.failure, again.details)
+    assert once.replans == Replans()
+    assert again.replans.taken > 0
+    assert again.replans.stopped == 0
+    # Every half second of the way that the first plan had left, and of what replanning added to it.
+    assert again.replans.taken + again.replans.kept >= int(once.plan_s / 0.5)
+
+
+def test_forecasts_that_say_something_else_leave_the_first_plan_as_it_is(look: Callable[[str, int], Looked]) -> None:
+    def away(view: FirstView) -> tuple[list[ObjectMotion], float]:
+        motions, step_s = true_motions(view)
+        return [replace(motion, motion_t_from_0=aside(motion.motion_t_from_0)) for motion in motions], step_s
+
+    def aside(track: Float64) -> Float64:
+        moved = track.copy()
+        moved[:, 0, 3] += np.linspace(0, 0.3, len(track))
+        return moved
+
+    looked = look("lift", 0)
+    once = follow(looked)
+    for forecast in (resting, away):
+        again = follow_again(looked, forecast)
+        assert (again.replans.taken, again.replans.stopped) == (0, 0)
+        assert again.replans.kept == int(once.plan_s / 0.5)
+        np.testing.assert_array_equal(again.rollout.qpos, once.rollout.qpos)
+
+
+def test_later_forecasts_whose_hypotheses_contradict_each_other_stop_the_gripper(
+    look: Callable[[str, int], Looked],
+) -> None:
+    def spread(view: FirstView) -> tuple[list[ObjectMotion], float]:
+        motions, step_s = true_motions(view)
+        return [replace(motion, hypothesis_spread_m=0.5) for motion in motions], step_s
+
+    result = follow_again(look("lift", 0), spread)
+    assert result.replans == Replans(stopped=1)
+    assert (result.success, result.failure) == (False, "hypotheses too spread")
+
+
+def test_a_later_image_shows_the_state_and_its_truth_is_the_rest_of_the_demonstration(
+    look: Callable[[str, int], Looked],
+) -> None:
+    episode, view = look("lift", 0)
+    stage = open_stage(episode, SIZE, SIZE)
+    step, acted = 30, episode.scene.model.body(episode.scene.acted).id
+    data = mujoco.MjData(episode.scene.model)
+    try:
+        start = later_view(stage, view, stage.data, step=0)
+        episode.restore(data, stage.states[step])
+        later = later_view(stage, view, data, step=step)
+    finally:
+        stage.renderer.close()
+    np.testing.assert_array_equal(start.instances.ids, view.instances.ids)
+    np.testing.assert_array_equal(start.sample.depth_m, view.sample.depth_m)
+    np.testing.assert_allclose(start.sample.motion_t_from_0, view.sample.motion_t_from_0, atol=1e-6)
+    # In the camera's frame: where the demonstration takes the object from that step on.
+    slot = list(view.sample.moving_bodies).index(acted)
+    whole = np.repeat(np.eye(4)[None], len(stage.states), axis=0)
+    whole[:, :3] = view.sample.motion_t_from_0[:, slot]
+    expected = whole[step:] @ np.linalg.inv(whole[step])
+    rest = later.sample.motion_t_from_0[:, slot]
+    np.testing.assert_allclose(rest[: len(expected)], expected[:, :3], atol=1e-5)
+    np.testing.assert_array_equal(rest[len(expected) :], np.repeat(rest[-1:], step, axis=0))
+    assert later.sample.step_s == view.sample.step_s
+    assert not np.array_equal(later.frame.depth_m, view.frame.depth_m)
+
+
 def test_the_command_offers_the_policies() -> None:
     assert tuple(POLICIES) == command.POLICIES
     assert len(set(FAILURES)) == len(FAILURES)
     with pytest.raises(ValueError, match="expected a folder with train shards"):
         PolicyChoice("retrieval")
+    with pytest.raises(ValueError, match="replan-every: expected seconds, 0 for one forecast per episode, got -1"):
+        PolicyChoice("oracle", replan_every_s=-1.0)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scipy.stats import binomtest
 
@@ -38,4 +40,16 @@ def test_the_report_counts_per_policy_and_skill_and_names_failures() -> None:
     assert "| ours, text | 1/2 | 0.500 | 0.095 to 0.905 | 0.50 |" in text
     assert "| push | 1/1 | 0/1 |" in text
     assert "| no grasp | 0 | 1 |" in text
+    assert "replans" not in text
     assert "Episodes left out: no camera sees the task 2." in text
+
+
+def test_the_report_counts_replans_of_every_rate_apart() -> None:
+    again = replace(row("oracle, every 0.5 s", "lift"), replan_every_s=0.5, replans_taken=2, replans_kept=1)
+    stopped = replace(again, success=False, failure="stopped on disagreement", replans_stopped=1)
+    summary = summarise([row("oracle", "lift"), again, stopped])
+    assert summary["oracle, every 0.5 s"]["replans"] == {"every_s": 0.5, "taken": 4, "kept": 2, "stopped": 1}
+    text = markdown("val", summary, {})
+    assert "| replans | taken | kept | stopped |" in text
+    assert "| oracle, every 0.5 s | 4 | 2 | 1 |" in text
+    assert "| oracle | 0 | 0 | 0 |" not in text
