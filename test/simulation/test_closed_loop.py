@@ -248,7 +248,7 @@ def test_forecasts_that_say_something_else_leave_the_first_plan_as_it_is(look: C
         return [replace(motion, motion_t_from_0=aside(motion.motion_t_from_0)) for motion in motions], step_s
 
     def aside(track: Float64) -> Float64:
-        moved = track.copy()
+        moved: Float64 = track.copy()
         moved[:, 0, 3] += np.linspace(0, 0.3, len(track))
         return moved
 
