@@ -44,7 +44,14 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
         description=DESCRIPTION,
         run=run,
     )
-    parser.add_argument("--policy", nargs="+", required=True, choices=POLICIES, help="where the forecast comes from")
+    parser.add_argument(
+        "--policy",
+        nargs="+",
+        required=True,
+        choices=POLICIES,
+        metavar="POLICY",
+        help=f"where the forecast comes from: {', '.join(POLICIES)}",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--split", default="val", help="set of episodes (default: %(default)s)")
     parser.add_argument(

@@ -246,7 +246,7 @@ def test_values_in_the_parameter_file_are_declared_defaults(*, uncommented: bool
             default = declared(executable)[name]
             assert (value, type(value)) == (default, type(default)), name
             count += 1
-    assert count == (22 if uncommented else 6)
+    assert count == (24 if uncommented else 6)
 
 
 def test_parameter_file_is_accepted_by_the_nodes(ros: Ros) -> None:
