@@ -90,7 +90,9 @@ def main(args: list[str] | None = None) -> int:
             print("recording", flush=True)  # noqa: T201
             # Being told to end is how every recording ends, not an error.
             with suppress(KeyboardInterrupt, ExternalShutdownException):
-                executor.spin()
+                while rclpy.ok():
+                    # A signal that comes just before the wait begins does not wake it: look again every second.
+                    executor.spin_once(timeout_sec=1.0)
     except BagError as error:
         print(f"bag_recorder: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
