@@ -27,7 +27,7 @@ from momap_ros.training.batches import TRAINING, make_batch
 from momap_ros.training.loop import average_gradients, batch_indices, keep_options, save_state, update_average
 from momap_ros.training.scene_losses import encoder_loss
 from momap_ros.training.small import MALLOC
-from momap_ros.training.steps import SmallTraining, step_size
+from momap_ros.training.steps import SmallTraining, coefficient_weight, step_size
 
 KL_WEIGHTS = {
     "momap-vae": 1e-3,
@@ -146,8 +146,7 @@ class Run:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
-        relative = (codec.coefficient_std / codec.coefficient_std[0]).sqrt()
-        self.coefficient_weight = (relative / relative.mean()).repeat(3)[None, :, None, None]
+        self.coefficient_weight = coefficient_weight(codec)
 
     def save(self) -> None:
         """Write the state and the checkpoint, each whole or not at all."""

@@ -30,7 +30,7 @@ from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
 from momap_ros.training.loop import append_row, keep_options, learning_rate, save_state, update_average
-from momap_ros.training.steps import SmallTraining, draw_step
+from momap_ros.training.steps import SmallTraining, coefficient_weight, draw_step
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,7 @@ class Run:
                 getattr(self, name).load_state_dict(state[name])
             self.step = state["step"]
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
-        relative = (self.teacher.codec.coefficient_std / self.teacher.codec.coefficient_std[0]).sqrt()
-        self.coefficient_weight = (relative / relative.mean()).repeat(3)[None, :, None, None].to(self.device)
+        self.coefficient_weight = coefficient_weight(self.teacher.codec).to(self.device)
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; everything random depends on its number alone."""

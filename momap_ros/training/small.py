@@ -33,7 +33,7 @@ from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
 from momap_ros.training.loop import append_row, average_gradients, keep_options, save_state, update_average
 from momap_ros.training.scene_losses import encoder_loss, scene_losses
-from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, draw_step, step_size
+from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, coefficient_weight, draw_step, step_size
 
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -184,8 +184,7 @@ class Run:
             self.average.load_state_dict(self.model.state_dict())
         scheduler = shifted_cosine_scheduler(options.shift)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
-        relative = (self.codec.coefficient_std / self.codec.coefficient_std[0]).sqrt()
-        self.coefficient_weight = (relative / relative.mean()).repeat(3)[None, :, None, None].to(self.device)
+        self.coefficient_weight = coefficient_weight(self.codec).to(self.device)
 
     def save(self) -> None:
         """Write the state, whole or not at all."""

@@ -69,6 +69,12 @@ def step_size(step: int, options: SmallTraining) -> float:
     return learning_rate(step, options, first=options.encoder_steps)
 
 
+def coefficient_weight(codec: TemporalBasisCodec) -> torch.Tensor:
+    """(1, C, 1, 1) loss weights of mean 1: coefficients count by the root of their size, in x, y and z alike."""
+    relative = (codec.coefficient_std / codec.coefficient_std[0]).sqrt()
+    return (relative / relative.mean()).repeat(3)[None, :, None, None]
+
+
 @dataclass(frozen=True, eq=False)
 class DrawnStep:
     """What one process needs for one step.
