@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,15 +21,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def ablations(repository: Path) -> ModuleType:
-    path = repository / "benchmarks/ablations.py"
-    spec = importlib.util.spec_from_file_location("ablations", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablations"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def ablations(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/ablations.py")
 
 
 def row(number: int, best: float, *, right: float | None = None) -> dict[str, object]:

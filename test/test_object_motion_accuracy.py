@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,15 +19,8 @@ POINTS = np.array([0.0, 0.1, 0.8]) + np.random.default_rng(0).uniform(-0.05, 0.0
 
 
 @pytest.fixture(scope="module")
-def benchmark(repository: Path) -> ModuleType:
-    path = repository / "benchmarks/object_motion_accuracy.py"
-    spec = importlib.util.spec_from_file_location("object_motion_accuracy", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["object_motion_accuracy"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/object_motion_accuracy.py")
 
 
 def hinge(end_rad: float, axis: Float64, point: Float64) -> Float64:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -199,12 +199,8 @@ def test_camera_presets_are_listed() -> None:
 
 
 @pytest.mark.ros
-def test_made_parts_are_up_to_date() -> None:
-    specification = importlib.util.spec_from_file_location("update_readme", REPOSITORY / "scripts/update_readme.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def test_made_parts_are_up_to_date(load_script: Callable[[str], ModuleType]) -> None:
+    module = load_script("scripts/update_readme.py")
     text = text_of("README.md")
     assert len(module.PART.findall(text)) == len(module.GROUPS) + 1
     assert module.updated(text) == text, "run: python scripts/update_readme.py"

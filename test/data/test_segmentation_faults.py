@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -38,15 +38,8 @@ ROBOT, FIXTURE, DRAWER, FIRST, SECOND = 1, 4, 5, 6, 7
 
 
 @pytest.fixture(scope="module")
-def benchmark(repository: Path) -> ModuleType:
-    """benchmarks/segmentation_faults.py as a module."""
-    path = repository / "benchmarks" / "segmentation_faults.py"
-    specification = importlib.util.spec_from_file_location("segmentation_faults_benchmark", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/segmentation_faults.py")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -260,11 +261,7 @@ def test_parameter_file_is_accepted_by_the_nodes(ros: Ros) -> None:
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
-def test_launch_itself_loads_the_file(path: Path) -> None:
+def test_launch_itself_loads_the_file(path: Path, load_script: Callable[[str], ModuleType]) -> None:
     pytest.importorskip("launch_ros", reason="launch is part of a ROS installation only")
-    specification = importlib.util.spec_from_file_location("launch_file", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = load_script(str(path))
     assert len(module.generate_launch_description().entities) > 5

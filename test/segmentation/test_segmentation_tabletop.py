@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -212,17 +211,8 @@ def test_no_depth_and_no_table_are_named() -> None:
 
 
 @pytest.fixture(scope="module")
-def benchmark(repository: Path) -> ModuleType:
-    """benchmarks/segmentation_quality.py as a module."""
-    specification = importlib.util.spec_from_file_location(
-        "segmentation_quality", repository / "benchmarks" / "segmentation_quality.py"
-    )
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/segmentation_quality.py")
 
 
 def test_real_kinect_scenes_reach_the_published_score(shared_data: Path, benchmark: ModuleType) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -19,14 +17,8 @@ from momap_ros.simulation.views import render_samples
 
 
 @pytest.fixture(scope="module")
-def engine(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("data_engine", repository / "benchmarks/data_engine.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["data_engine"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def engine(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/data_engine.py")
 
 
 @pytest.fixture(scope="module")
