@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the parts of README.md and of two pages in docs/ that are made from the code and from benchmarks/results.
+"""Rewrites the parts of README.md and of three pages in docs/ that are made from the code and from benchmarks/results.
 
     python scripts/update_readme.py
 
@@ -12,6 +12,7 @@ import json
 import re
 from pathlib import Path
 
+from momap_ros.benchmark.network import FORMAT, STAGES
 from momap_ros.benchmark.report import markdown, read_report
 from momap_ros.config import (
     ForecastConfig,
@@ -29,9 +30,10 @@ from momap_ros.model.size import size_table
 from momap_ros.ros.parameters import parameter_table_markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/data_card.md", "docs/full_model.md")
-DATA_ENGINE = REPOSITORY / "benchmarks/results/data/data_engine.json"
-FULL_MODEL_SIZE = REPOSITORY / "benchmarks/results/model/full_model_size.json"
+PAGES = ("README.md", "docs/data_card.md", "docs/full_model.md", "docs/speed.md")
+RESULTS = REPOSITORY / "benchmarks/results"
+DATA_ENGINE = RESULTS / "data/data_engine.json"
+FULL_MODEL_SIZE = RESULTS / "model/full_model_size.json"
 PART = re.compile(r"(<!-- made: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 GROUPS = {
     "start": ForecastNodeConfig,
@@ -81,8 +83,10 @@ def part(name: str) -> str:
         report = json.loads(FULL_MODEL_SIZE.read_text(encoding="utf-8"))
         return f"{report['date']}, commit {report['commit']}.\n\n{size_table(report)}\n"
     if name == "benchmark":
-        results = sorted((REPOSITORY / "benchmarks/results").glob("*.json"))
-        return markdown(read_report(results[-1])) if results else "Not measured yet: run `make bench`.\n"
+        return markdown(read_report(sorted(RESULTS.glob("*.json"))[-1]))
+    if name == "network":
+        results = sorted(RESULTS.glob("network/*.json"))
+        return markdown(read_report(results[-1], FORMAT, STAGES)) if results else "Not measured yet: `make bench`.\n"
     return parameter_table_markdown([GROUPS[name]])
 
 

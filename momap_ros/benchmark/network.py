@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tqdm import tqdm
 
 from momap_ros.benchmark.machine import describe_commit, describe_machine, describe_versions
-from momap_ros.benchmark.report import Report, Stage, row, skipped_row
+from momap_ros.benchmark.report import Report, Row, Stage, row, skipped_row
 from momap_ros.benchmark.scene import Scene, first_scene
-from momap_ros.benchmark.timing import QUICK, Effort, Timing, measure, on_cores
+from momap_ros.benchmark.timing import QUICK, Effort, measure, on_cores
 from momap_ros.conditioning import GRID, scene_grid
 from momap_ros.config import ForecastConfig, ObjectMotionConfig, SegmentationConfig
 from momap_ros.segmentation.tabletop import TabletopSegmenter
@@ -22,126 +26,220 @@ if TYPE_CHECKING:
     import torch
 
     from momap_ros.conditioning import Conditioning
+    from momap_ros.geometry import Float32
     from momap_ros.model.pipeline import MoMapPipeline
+    from momap_ros.model.scene_encoder import SceneEncoding
 
 FORMAT = "momap-network-benchmark/1"
 CORES = 2
-VARIANTS = {
-    "float32": "torch, float32",
-    "bfloat16": "torch, bfloat16",
-    "compiled": "torch.compile, float32",
-    "compiled_bfloat16": "torch.compile, bfloat16",
-    "onnxruntime": "ONNX Runtime, float32",
-}
-HYPOTHESES, STEPS = (1, 10), (1, 2, 4, 10)
-EFFORT = Effort(warm_up=1, min_runs=5, max_runs=100, budget_s=1.0)
-
-# Inputs of one scene, noise (N, C, 32, 32), timesteps.
-Network = Callable[["Conditioning", "torch.Tensor", "torch.Tensor"], None]
+HYPOTHESES, STEPS = (1, 10), (1, 2, 4)
+# A long row is twelve runs: one to warm up, ten that count, one for the memory.
+EFFORT = Effort(warm_up=1, min_runs=10, max_runs=100, budget_s=1.0)
 
 
-def stage_of(variant: str, num_hypotheses: int, num_steps: int) -> Stage:
-    """One row of the report."""
-    name = f"{variant}_n{num_hypotheses}_s{num_steps}"
-    steps = "1 step" if num_steps == 1 else f"{num_steps} steps"
-    return Stage(name, f"{VARIANTS[variant]}: N = {num_hypotheses}, {steps}", CORES)
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to run the network.
+
+    Attributes:
+        name: begins the names of its rows.
+        what: for readers.
+        precision: of torch.
+        compile: mode of torch.compile, or "none".
+        onnx: True runs it by ONNX Runtime instead of torch.
+        hypotheses: numbers of futures.
+    """
+
+    name: str
+    what: str
+    precision: str = "float32"
+    compile: str = "none"
+    onnx: bool = False
+    hypotheses: tuple[int, ...] = HYPOTHESES
+
+    def stages(self) -> Iterator[Stage]:
+        """Its rows: what happens once at the start, then the scene encoder, then the denoiser."""
+        if self.onnx:
+            yield self._stage("export", "export and check of both graphs, once", unit="s")
+        if self.compile == "none":  # the scene encoder is never compiled
+            yield self._stage("encoder", "scene encoder, once per scene")
+        for count in self.hypotheses:
+            if self.compile != "none":
+                yield self._stage(f"compile_n{count}", f"compilation for N = {count}, once", unit="s")
+            for steps in STEPS:
+                what = f"denoiser, N = {count}, {steps} step{'s' if steps > 1 else ''}"
+                yield self._stage(f"n{count}_s{steps}", what)
+
+    def _stage(self, name: str, what: str, *, unit: str = "ms") -> Stage:
+        return Stage(f"{self.name}_{name}", f"{self.what}: {what}", CORES, unit=unit)
+
+
+VARIANTS = (
+    Variant("float32", "torch, float32"),
+    Variant("bfloat16", "torch, bfloat16", "bfloat16"),
+    Variant("compiled", "torch.compile, float32", compile="default"),
+    # Every number of futures is compiled anew, which takes longer than everything else here: the default's is enough.
+    Variant("compiled_bfloat16", "torch.compile, bfloat16", "bfloat16", "default", hypotheses=(10,)),
+    Variant("cuda_graphs", "torch.compile with CUDA graphs, bfloat16", "bfloat16", "reduce-overhead"),
+    Variant("onnxruntime", "ONNX Runtime on the CPU, float32", onnx=True),
+)
+STAGES = tuple(stage for variant in VARIANTS for stage in variant.stages())
+
+
+class Network(Protocol):
+    """Both halves of a forecast's network; a call returns when the work is done, also on a GPU."""
+
+    def encode(self, conditioning: Conditioning) -> Any:  # noqa: ANN401  (of torch or of ONNX Runtime)
+        """What the denoiser reads of one scene."""
+        ...
+
+    def sample(self, noise: torch.Tensor, encoding: Any, timesteps: torch.Tensor) -> object:  # noqa: ANN401
+        """Clean latents from noise (N, C, 32, 32)."""
+        ...
 
 
 def network_report(bag: Path, config: ForecastConfig, *, quick: bool) -> Report:
-    """Measure scene encoder and sampler on the first frame of a bag; some minutes, of which compilation takes most.
+    """Measure scene encoder and denoiser on the first frame of a bag; some minutes, of which compilation takes most.
 
     Args:
         bag: recording.
         config: its checkpoint, device and number of threads.
-        quick: a smoke test: one future, one and two steps, twice each.
+        quick: a smoke test: everything runs twice, and the numbers mean nothing.
 
     Raises:
         BagError: the bag has no usable frame.
         CheckpointError: the checkpoint cannot be used.
     """
-    machine, scene, rows, threads = describe_machine(), first_scene(bag), [], 0
-    sizes = [(n, s) for n in HYPOTHESES for s in STEPS] if not quick else [(1, 1), (1, 2)]
-    effort = QUICK if quick else EFFORT
-    for variant in VARIANTS:
-        # Each in a process of its own: what one variant changes in torch must not reach another.
-        timings, threads = on_cores(CORES, measure_variant, variant, scene, config, sizes=sizes, effort=effort)
-        for size in sizes:
-            stage = stage_of(variant, *size)
-            rows.append(
-                skipped_row(stage, timings)
-                if isinstance(timings, str)
-                else row(stage, timings[size].times_ms, timings[size].peak_memory_mib)
-            )
+    machine, scene, effort = describe_machine(), first_scene(bag), QUICK if quick else EFFORT
+    # Each in a process of its own: what one variant changes in torch must not reach another.
+    results = [on_cores(CORES, measure_variant, variant, scene, config, effort) for variant in VARIANTS]
     settings: dict[str, str | int | float] = {
         "bag": bag.name,
         "checkpoint": Path(config.checkpoint).name,
         "device": config.device,
-        "torch_threads": threads,
+        "torch_threads": results[0][1],
     }
-    today = date.today().isoformat()
-    return Report(FORMAT, today, describe_commit(), quick, machine, describe_versions(), settings, tuple(rows))
+    return Report(
+        FORMAT,
+        date.today().isoformat(),
+        describe_commit(),
+        quick=quick,
+        machine=machine,
+        versions=describe_versions(),
+        settings=settings,
+        rows=tuple(item for rows, _ in results for item in rows),
+    )
 
 
-def measure_variant(
-    variant: str, scene: Scene, config: ForecastConfig, *, sizes: list[tuple[int, int]], effort: Effort
-) -> tuple[dict[tuple[int, int], Timing] | str, int]:
-    """(futures, steps) -> timing, or why the variant cannot run here; and the number of torch's threads."""
+def measure_variant(variant: Variant, scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[list[Row], int]:
+    """The variant's rows, skipped ones where it cannot run here; and the number of torch's threads."""
     from momap_ros.forecaster import Forecaster
 
-    config = dataclasses.replace(
-        config,
-        precision="bfloat16" if variant.endswith("bfloat16") else "float32",
-        compile="default" if variant.startswith("compiled") else "none",
-    )
+    config = dataclasses.replace(config, precision=variant.precision, compile="none")
     # Before torch is imported, as in a node: it has a say in torch's threads.
-    forecaster = Forecaster(dataclasses.replace(config, compile="none"), ObjectMotionConfig())
+    forecaster = Forecaster(config, ObjectMotionConfig())
     import torch
 
     from momap_ros.model.execution import ExecutionError, prepare_execution
 
-    pipeline, threads = forecaster.pipeline, torch.get_num_threads()
-    instances = TabletopSegmenter(SegmentationConfig())(scene.frame)
+    pipeline, stages, rows = forecaster.pipeline, list(variant.stages()), []
     words, _ = pipeline.vocabulary.encode(scene.prompt)
+    instances = TabletopSegmenter(SegmentationConfig())(scene.frame)
     conditioning = pipeline.condition(scene_grid(scene.frame, instances), words, {}, 0)
-    with TemporaryDirectory() as folder:
+    with tqdm(stages, desc=variant.what, unit="row") as bar, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        # A first start has nothing compiled yet.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         try:
-            prepare_execution(pipeline, config, forecaster.device)
-            network = of_onnx(config, Path(folder)) if variant == "onnxruntime" else of_torch(pipeline)
+            prepare_execution(pipeline, dataclasses.replace(config, compile=variant.compile), forecaster.device)
+            measurements = measured(variant, pipeline, conditioning, effort, checkpoint=config.checkpoint)
+            for stage in bar:
+                bar.set_postfix_str(stage.what.partition(": ")[2])
+                rows.append(row(stage, *next(measurements)))
         except (ExecutionError, ModuleNotFoundError) as error:
-            return str(error), threads
-        timings = {}
-        with torch.inference_mode():
-            for num_hypotheses, num_steps in sizes:
-                noise = torch.randn(num_hypotheses, pipeline.codec.latent_channels, GRID, GRID).to(forecaster.device)
-                run = partial(network, conditioning, noise, pipeline.timesteps(num_steps))
-                timings[num_hypotheses, num_steps] = measure(run, effort)
-    return timings, threads
+            reason = str(error).partition(";")[0]
+            bar.set_postfix_str(f"skipped: {reason}")
+            rows = [skipped_row(stage, reason) for stage in stages]
+    return rows, torch.get_num_threads()
 
 
-def of_torch(pipeline: MoMapPipeline) -> Network:
-    """Scene encoder and sampler as a forecast runs them."""
+def measured(
+    variant: Variant, pipeline: MoMapPipeline, conditioning: Conditioning, effort: Effort, *, checkpoint: str
+) -> Iterator[tuple[tuple[float, ...], float | None]]:
+    """Values and peak memory of every row of the variant, in their order.
 
-    def network(conditioning: Conditioning, noise: torch.Tensor, timesteps: torch.Tensor) -> None:
-        scene = pipeline.encode_scene(conditioning).repeat(len(noise))
-        pipeline.denoise(noise, scene, timesteps)[0].cpu()  # waits for a GPU to finish
-
-    return network
-
-
-def of_onnx(config: ForecastConfig, folder: Path) -> Network:
-    """The same by ONNX Runtime on the CPU, with as many threads as torch.
+    Args:
+        variant: what is run.
+        pipeline: prepared for it.
+        conditioning: of one scene.
+        effort: how often each row runs that is not of the start.
+        checkpoint: of the pipeline.
 
     Raises:
         ModuleNotFoundError: the extra `onnx` is not installed.
     """
     import torch
 
-    from momap_ros.model.onnx_export import OnnxNetworks, export_onnx
+    network: Network = TorchNetwork(pipeline)
+    if variant.onnx:
+        started = time.perf_counter()
+        network = OnnxNetwork(checkpoint)
+        yield (time.perf_counter() - started,), None
+    encoding = network.encode(conditioning)
+    if variant.compile == "none":
+        timing = measure(partial(network.encode, conditioning), effort)
+        yield timing.times_ms, timing.peak_memory_mib
+    for count in variant.hypotheses:
+        noise = torch.randn(count, pipeline.codec.latent_channels, GRID, GRID).to(conditioning.maps.device)
+        if variant.compile != "none":
+            started = time.perf_counter()
+            network.sample(noise, encoding, pipeline.timesteps(1))
+            yield (time.perf_counter() - started,), None
+        for steps in STEPS:
+            timing = measure(partial(network.sample, noise, encoding, pipeline.timesteps(steps)), effort)
+            yield timing.times_ms, timing.peak_memory_mib
 
-    export_onnx(config.checkpoint, folder / "onnx")
-    networks = OnnxNetworks(folder / "onnx", torch.get_num_threads())
 
-    def network(conditioning: Conditioning, noise: torch.Tensor, timesteps: torch.Tensor) -> None:
-        networks.sample(noise.cpu().numpy(), networks.encode(conditioning), timesteps.tolist())
+class TorchNetwork:
+    """As a forecast runs it."""
 
-    return network
+    def __init__(self, pipeline: MoMapPipeline) -> None:
+        """Take the pipeline as it is prepared."""
+        self.pipeline = pipeline
+
+    def encode(self, conditioning: Conditioning) -> SceneEncoding:
+        """See `Network`."""
+        import torch
+
+        with torch.inference_mode():
+            encoding = self.pipeline.encode_scene(conditioning)
+            encoding.summary.cpu()  # waits for a GPU to finish
+        return encoding
+
+    def sample(self, noise: torch.Tensor, encoding: SceneEncoding, timesteps: torch.Tensor) -> torch.Tensor:
+        """See `Network`."""
+        import torch
+
+        with torch.inference_mode():
+            return self.pipeline.denoise(noise, encoding.repeat(len(noise)), timesteps)[0].cpu()
+
+
+class OnnxNetwork:
+    """The exported graphs, with as many threads as torch."""
+
+    def __init__(self, checkpoint: str) -> None:
+        """Export them, which compares them with torch, and load them."""
+        import torch
+
+        from momap_ros.model.onnx_export import OnnxNetworks, export_onnx
+
+        with TemporaryDirectory() as folder:
+            export_onnx(checkpoint, Path(folder) / "onnx")
+            self.networks = OnnxNetworks(Path(folder) / "onnx", torch.get_num_threads())
+
+    def encode(self, conditioning: Conditioning) -> dict[str, Float32]:
+        """See `Network`."""
+        return self.networks.encode(conditioning)
+
+    def sample(self, noise: torch.Tensor, encoding: dict[str, Float32], timesteps: torch.Tensor) -> Float32:
+        """See `Network`."""
+        return self.networks.sample(noise.cpu().numpy(), encoding, timesteps.tolist())[0]

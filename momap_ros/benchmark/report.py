@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,14 @@ class Report:
     """One run of the benchmark.
 
     Attributes:
-        format: FORMAT.
+        format: FORMAT, or that of another program with rows of its own.
         date: day of the run, ISO 8601.
         commit: of the source tree, with -dirty where files were changed; None outside a git checkout.
         quick: True for a smoke test, whose numbers mean nothing.
         machine: processor, cores, memory, load, operating system.
         versions: of Python, ROS and the libraries.
         settings: what was run: checkpoint, frame, threads.
-        rows: one per stage, in the order of STAGES.
+        rows: one per stage, in their order.
     """
 
     format: str
@@ -136,20 +136,25 @@ def write_report(report: Report, path: Path) -> None:
         partial.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n", encoding="utf-8")
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path, expected_format: str = FORMAT, stages: Sequence[Stage] = STAGES) -> Report:
     """Read and check what `write_report` wrote.
+
+    Args:
+        path: JSON.
+        expected_format: of the file.
+        stages: of its rows.
 
     Raises:
         ValueError: another format, unknown or missing fields or stages, or numbers that contradict each other.
     """
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if document.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT!r}, got {document.get('format')!r}; measure again")
+    if document.get("format") != expected_format:
+        raise ValueError(f"{path}: expected format {expected_format!r}, got {document.get('format')!r}; measure again")
     try:
         report = Report(**{**document, "rows": tuple(Row(**item) for item in document["rows"])})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected the fields of a benchmark report: {error}; measure again") from error
-    expected, got = [stage.name for stage in STAGES], [item.name for item in report.rows]
+    expected, got = [stage.name for stage in stages], [item.name for item in report.rows]
     if expected != got:
         raise ValueError(f"{path}: expected the stages {expected}, got {got}; measure again")
     for item in report.rows:

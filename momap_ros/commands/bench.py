@@ -15,7 +15,7 @@ way from published images to received motions between two processes. Takes about
 
 example:
   momap bench --out out/bench
-  momap bench --out out/bench --network     the network alone: precisions, torch.compile, ONNX Runtime, 1 to 10 steps
+  momap bench --out out/bench --network     the network alone: precisions, torch.compile, ONNX Runtime, 1 to 4 steps
 
 what comes out: a table (median, 95th percentile, peak memory, target), printed and as DIR/benchmark.md, and
 DIR/benchmark.json with the machine, the versions and the commit. With --network the files are network.md and
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
         "--quick", action="store_true", help="a smoke test: everything runs twice, numbers mean nothing"
     )
     parser.add_argument(
-        "--network", action="store_true", help="measure the network in all its variants instead (some minutes)"
+        "--network", action="store_true", help="measure the network in all its variants instead (about three minutes)"
     )
     add_settings(parser, ForecastConfig, only=("checkpoint", "device", "num_threads"))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from momap_ros.benchmark import network
 from momap_ros.benchmark.report import (
     FORMAT,
     STAGES,
@@ -100,10 +101,9 @@ def test_the_table_has_every_stage_and_says_what_was_missed(report: Report) -> N
 
 
 def test_committed_results_are_whole(repository: Path) -> None:
-    paths = sorted((repository / "benchmarks/results").glob("*.json"))
-    if not paths:
-        pytest.skip("no results are committed yet")
-    for path in paths:
-        found = read_report(path)
-        assert not found.quick
-        assert all(item.skipped is None for item in found.rows)
+    results = repository / "benchmarks/results"
+    reports = [read_report(path) for path in results.glob("*.json")]
+    assert reports
+    assert all(item.skipped is None for found in reports for item in found.rows)
+    reports += [read_report(path, network.FORMAT, network.STAGES) for path in results.glob("network/*.json")]
+    assert not any(found.quick for found in reports)
