@@ -40,14 +40,6 @@ def test_init_full_makes_what_was_asked_for(tmp_path: Path, capsys: pytest.Captu
     assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_describe_counts_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["init-full", "--describe", "--out", str(tmp_path / "size.json")]) == 0
-    report = json.loads((tmp_path / "size.json").read_text())
-    assert [model["variant"] for model in report["models"]] == ["sd-1.5", "sd-2.1"]
-    assert "sd-2.1" in capsys.readouterr().out
-
-
 def test_the_committed_report_is_whole(repository: Path) -> None:
     report = json.loads((repository / "benchmarks/results/model/full_model_size.json").read_text())
     assert report["format"] == "momap-full-model-size/1"

@@ -229,12 +229,10 @@ def _costs(networks: dict[str, Any], image_size: int) -> dict[str, Any]:
     return {"image_size": image_size, "gflop": flops, "activations_mib": peaks}
 
 
-def describe_full_models(
-    variants: Sequence[str] = tuple(VARIANTS), image_sizes: Sequence[int] = IMAGE_SIZES
-) -> dict[str, Any]:
+def describe_full_models() -> dict[str, Any]:
     """Parameters, arithmetic and memory of the full model, as a report that JSON can hold."""
     rows = []
-    for variant in variants:
+    for variant in VARIANTS:
         networks = _networks(variant)
         counts = {name: parameters_of(network) for name, network in networks.items()}
         total = sum(counts.values())
@@ -242,7 +240,7 @@ def describe_full_models(
             "weights_bfloat16_mib": round(2 * total / 2**20, 1),
             "unet_training_state_mib": round(TRAINING_BYTES * counts["unet"] / 2**20, 1),
         }
-        sizes = [_costs(networks, image_size) for image_size in image_sizes]
+        sizes = [_costs(networks, image_size) for image_size in IMAGE_SIZES]
         rows.append({"variant": variant, "parameters": counts, "memory": memory, "sizes": sizes})
     return {
         "format": FORMAT,

