@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import json
-import os
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as distributed
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
@@ -24,9 +20,15 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import load_codec
 from momap_ros.training.batches import TRAINING, make_batch
-from momap_ros.training.loop import average_gradients, batch_indices, keep_options, save_state, update_average
+from momap_ros.training.loop import (
+    TrainingState,
+    batch_indices,
+    check_samples,
+    keep_options,
+    process_group,
+    start_workers,
+)
 from momap_ros.training.scene_losses import encoder_loss
-from momap_ros.training.small import MALLOC
 from momap_ros.training.steps import SmallTraining, coefficient_weight, step_size
 
 KL_WEIGHTS = {
@@ -109,7 +111,7 @@ class Launch:
     save_every: int
 
 
-class Run:
+class Run(TrainingState[conditional_vae.ConditionalVAE | general_flow.GeneralFlow]):
     """The state of a training run: built new or continued from its folder."""
 
     def __init__(self, data: Path, out: Path, options: BaselineTraining, *, rank: int, world: int) -> None:
@@ -118,46 +120,25 @@ class Run:
         Raises:
             ValueError: less data than one batch, or other data than the run began with.
         """
-        self.out, self.options, self.rank, self.world = out, options, rank, world
+        self.options, self.rank, self.world = options, rank, world
         self.split = PreparedSplit.open(data / "train")
-        if len(self.split) < options.batch_size:
-            raise ValueError(
-                f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
-                "generate more with `momap simulate`"
-            )
+        check_samples(data / "train", len(self.split), options)
         codec = load_codec(data / "codec")
         torch.manual_seed(options.seed)
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         self.baseline = Baseline.new(options.kind, vocabulary, codec, options.widths)
-        self.model = self.baseline.model
-        self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
-        )
-        self.step = 0
-        if (out / "state.pt").exists():
-            state = torch.load(out / "state.pt", weights_only=True)
-            if state["samples"] != len(self.split):
-                raise ValueError(
-                    f"{out}: expected the {state['samples']} samples that the run began with, got {len(self.split)} in "
-                    f"{data}; give another --out for other data"
-                )
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
+        super().__init__(out, self.baseline.model, options)
+        began_with = self.resume().get("samples", len(self.split))
+        if began_with != len(self.split):
+            raise ValueError(
+                f"{out}: expected the {began_with} samples that the run began with, got {len(self.split)} in {data}; "
+                "give another --out for other data"
+            )
         self.coefficient_weight = coefficient_weight(codec)
 
-    def save(self) -> None:
+    def save(self, **facts: int) -> None:
         """Write the state and the checkpoint, each whole or not at all."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "samples": len(self.split),
-        }
-        save_state(self.out / "state.pt", state)
+        super().save(samples=len(self.split), **facts)
         training = {
             "options": asdict(self.options),
             "steps_done": self.step,
@@ -203,15 +184,7 @@ class Run:
             loss, parts = self.loss()
             self.optimizer.zero_grad()
             loss.backward()
-        parameters = list(self.model.parameters())
-        if self.world > 1:
-            average_gradients(parameters, self.world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = step_size(self.step, options.like_small)
-        self.optimizer.step()
-        update_average(self.average, self.model, self.step, options.ema_decay)
-        self.step += 1
+        self.update(step_size(self.step, options.like_small), self.world)
         return {name: float(value.detach()) for name, value in parts.items()}
 
 
@@ -235,32 +208,21 @@ def run(rank: int, launch: Launch) -> None:
     """Train in this process; process 0 writes."""
     world, out, options = launch.workers, launch.out, launch.options
     torch.set_num_threads(1)
-    if world > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=world)
-    state = Run(launch.data, out, options, rank=rank, world=world)
-    rows = kept_rows(out / "log.csv", state.step)
-    started, first, history = time.monotonic(), state.step, []
-    progress = tqdm(total=options.steps, initial=first, desc=f"train {options.kind}", unit="step", disable=rank > 0)
-    while state.step < options.steps:
-        history.append(state.train_step())
-        progress.update()
-        if rank > 0:
-            continue
-        ends = state.step == options.steps
-        if state.step % LOG_EVERY == 0 or ends:
-            row: dict[str, Any] = {"step": state.step, "samples": state.step * options.batch_size}
-            row |= {name: f"{np.mean([h[name] for h in history]):.5g}" for name in history[0]}
-            row["samples_per_s"] = round((state.step - first) * options.batch_size / (time.monotonic() - started), 1)
-            progress.set_postfix({"kl": row["kl"], "per_s": row["samples_per_s"]})
-            rows.append(row)
-            write_log(out / "log.csv", rows)
-            history = []
-        if state.step % launch.save_every == 0 or ends:
-            state.save()
-    progress.close()
-    if world > 1:
-        distributed.barrier()
-        distributed.destroy_process_group()
+    with process_group(rank, world, out):
+        state = Run(launch.data, out, options, rank=rank, world=world)
+        rows, history = kept_rows(out / "log.csv", state.step), []
+        name, steps = f"train {options.kind}", range(state.step, options.steps)
+        progress = tqdm(steps, initial=state.step, total=options.steps, desc=name, unit="step", disable=rank > 0)
+        for _ in progress:
+            history.append(state.train_step())
+            ends = state.step == options.steps
+            if rank == 0 and (state.step % LOG_EVERY == 0 or ends):
+                rows.append(state.log_row({n: f"{np.mean([h[n] for h in history]):.5g}" for n in history[0]}))
+                progress.set_postfix({"kl": rows[-1]["kl"], "per_s": rows[-1]["samples_per_s"]})
+                write_log(out / "log.csv", rows)
+                history = []
+            if rank == 0 and (state.step % launch.save_every == 0 or ends):
+                state.save()
 
 
 def main() -> int:
@@ -296,12 +258,9 @@ def main() -> int:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     keep_options(arguments.out, options)
-    (arguments.out / "rendezvous").unlink(missing_ok=True)
-    # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)
-    launch = Launch(arguments.data, arguments.out.absolute(), options, arguments.workers, arguments.save_every)
-    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=arguments.workers, start_method="spawn")
+    start_workers(
+        run, Launch(arguments.data, arguments.out.absolute(), options, arguments.workers, arguments.save_every)
+    )
     return 0
 
 

@@ -37,6 +37,7 @@ class ShardIndex:
 
     def __init__(self, folder: Path, split: str) -> None:
         """Read the headers of all shards."""
+        self.folder = folder
         self.places = [place for path in shard_paths(folder, split) for place in _places(path)]
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ from momap_ros.model.dense_scene import (
 from momap_ros.momap import MoMap, direction_flags
 from momap_ros.rgbd import FrameError, RGBDFrame, resize_nearest
 from momap_ros.training.batches import HINT_THRESHOLD_M
-from momap_ros.training.loop import LoopOptions, batch_indices
+from momap_ros.training.loop import LoopOptions, batch_indices, check_samples
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,7 @@ class DenseBatches(Dataset[DenseBatch]):
         accumulate: int = 1,
     ) -> None:
         """Check that the sizes fit."""
-        if len(index) < options.batch_size:
-            raise ValueError(
-                f"expected at least {options.batch_size} samples, one batch, got {len(index)}; simulate more, or give "
-                "a smaller --batch-size"
-            )
+        check_samples(index.folder, len(index), options)
         if options.batch_size % (world * accumulate):
             raise ValueError(
                 f"batch_size: expected a multiple of {world} processes x {accumulate} micro-batches, got "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,31 +10,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from momap_ros.data.shard_index import ShardIndex
 from momap_ros.model.device import choose_device, fast_bfloat16
 from momap_ros.training.dense import DenseBatch, DenseBatches, DenseDrops
-from momap_ros.training.loop import (
-    LoopOptions,
-    append_row,
-    average_gradients,
-    keep_options,
-    learning_rate,
-    save_state,
-    update_average,
-)
+from momap_ros.training.loop import LoopOptions, TrainingState, append_row, keep_options, learning_rate, process_group
 
 
 class DenseOptions(LoopOptions, Protocol):
     """What the loop needs of a run's options."""
-
-    @property
-    def ema_decay(self) -> float:
-        """Of the averaged weights that are kept."""
-        ...
 
     @property
     def weight_decay(self) -> float:
@@ -112,7 +97,7 @@ class Objective(Protocol):
 MakeObjective = Callable[[DenseLaunch, Any, str], Objective]
 
 
-class DenseRun:
+class DenseRun(TrainingState[nn.Module]):
     """The state of a training run: built new or continued from its folder."""
 
     def __init__(
@@ -121,12 +106,7 @@ class DenseRun:
         """Resume where the folder has a state."""
         self.launch, self.options, self.objective = launch, options, objective
         self.rank, self.device = rank, device
-        self.model = objective.model
-        self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
-        )
+        super().__init__(launch.out, objective.model, options, weight_decay=options.weight_decay, beta=0.99)
         self.index = ShardIndex(launch.data, launch.split)
         self.batches = DenseBatches(
             self.index,
@@ -138,23 +118,7 @@ class DenseRun:
             world=launch.processes,
             accumulate=launch.accumulate,
         )
-        self.step = 0
-        if (launch.out / "state.pt").exists():
-            state = torch.load(launch.out / "state.pt", weights_only=True, map_location=device)
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-
-    def save(self) -> None:
-        """Write the state, whole or not at all."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        save_state(self.launch.out / "state.pt", state)
+        self.resume()
 
     def loader(self) -> Iterator[DenseBatch]:
         """The micro-batches from the present step on."""
@@ -179,14 +143,7 @@ class DenseRun:
                 loss, parts = self.objective.loss(batch)
             (loss / self.launch.accumulate).backward()
             history.append(parts)
-        if self.launch.processes > 1:
-            average_gradients(self.parameters, self.launch.processes)
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.options)
-        self.optimizer.step()
-        update_average(self.average, self.model, self.step, self.options.ema_decay)
-        self.step += 1
+        self.update(learning_rate(self.step, self.options), self.launch.processes)
         return mean_of(history)
 
 
@@ -200,37 +157,28 @@ def run(rank: int, launch: DenseLaunch, options: Any, make: MakeObjective) -> No
     device = f"cuda:{rank}" if launch.device == "cuda" else launch.device
     if launch.device == "cuda":
         torch.cuda.set_device(rank)
-    several = launch.processes > 1
-    if several:
-        torch.set_num_threads(1 if launch.device == "cpu" else torch.get_num_threads())
-        backend = "nccl" if launch.device == "cuda" else "gloo"
-        rendezvous = f"file://{launch.out / 'rendezvous'}"
-        distributed.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=launch.processes)
-    torch.manual_seed(options.seed)
-    state = DenseRun(launch, options, make(launch, options, device), rank=rank, device=device)
-    loop(state, name=launch.out.name)
-    if rank == 0:
-        state.objective.finish(state.average, state.index, state.step)
-    if several:
-        distributed.barrier()
-        distributed.destroy_process_group()
+    if launch.processes > 1 and launch.device == "cpu":
+        torch.set_num_threads(1)
+    with process_group(rank, launch.processes, launch.out, launch.device):
+        torch.manual_seed(options.seed)
+        state = DenseRun(launch, options, make(launch, options, device), rank=rank, device=device)
+        loop(state, name=launch.out.name)
+        if rank == 0:
+            state.objective.finish(state.average, state.index, state.step)
 
 
 def loop(state: DenseRun, *, name: str) -> None:
     """Train to the last step, with a progress bar, a log and saved states."""
-    launch, options, first = state.launch, state.options, state.step
-    loader, started, history = state.loader(), time.monotonic(), []
-    with tqdm(total=options.steps, initial=first, desc=name, unit="step", disable=state.rank > 0) as progress:
+    launch, options = state.launch, state.options
+    loader, history = state.loader(), []
+    with tqdm(total=options.steps, initial=state.step, desc=name, unit="step", disable=state.rank > 0) as progress:
         while state.step < options.steps:
             history.append(state.train_step(loader))
             progress.update()
             last = state.step == options.steps
             if state.rank == 0 and (state.step % launch.log_every == 0 or last):
-                means = mean_of(history)
-                rate = (state.step - first) * options.batch_size / (time.monotonic() - started)
-                row: dict[str, Any] = {"step": state.step, "samples": state.step * options.batch_size}
-                row |= {name: float(f"{value:.5g}") for name, value in means.items()}
-                row |= {"samples_per_s": round(rate, 2), "peak_memory_mib": peak_memory_mib(launch.device)}
+                means = {name: float(f"{value:.5g}") for name, value in mean_of(history).items()}
+                row = state.log_row(means, digits=2) | {"peak_memory_mib": peak_memory_mib(launch.device)}
                 append_row(launch.out / "log.csv", row)
                 progress.set_postfix(loss=row["loss"], per_s=row["samples_per_s"])
                 history = []

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +27,7 @@ from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
-from momap_ros.training.loop import append_row, keep_options, learning_rate, save_state, update_average
+from momap_ros.training.loop import TrainingState, append_row, check_samples, keep_options, learning_rate
 from momap_ros.training.steps import SmallTraining, coefficient_weight, draw_step
 
 
@@ -160,7 +158,7 @@ def check_data(teacher: MoMapPipeline, data: Path) -> None:
         )
 
 
-class Run:
+class Run(TrainingState[SmallDenoiser]):
     """The state of a distillation: begun with the teacher's weights, or continued from its folder."""
 
     def __init__(self, teacher: str, data: Path, out: Path, options: Distillation, *, device: str = "cpu") -> None:
@@ -170,29 +168,17 @@ class Run:
             CheckpointError: the teacher cannot be used.
             ValueError: it is not a small model, the data were not prepared as the teacher's, or are less than a batch.
         """
-        self.out, self.options, self.device = out, options, torch.device(device)
+        self.options, self.device = options, torch.device(device)
         self.teacher = MoMapPipeline.from_pretrained(teacher)
         if type(self.teacher) is not MoMapPipeline or self.teacher.denoiser.prediction != "sample":
             raise ValueError(f"teacher {teacher}: expected a small model that predicts the clean sample, got another")
         check_data(self.teacher, data)
         self.teacher.to_device(device)
         self.split = PreparedSplit.open(data / "train")
-        if len(self.split) < options.batch_size:
-            raise ValueError(
-                f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
-                "prepare more, or choose a smaller --batch-size"
-            )
-        self.student: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).train()
-        self.average: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).requires_grad_(requires_grad=False)
-        self.optimizer = torch.optim.AdamW(
-            self.student.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-        )
-        self.step = 0
-        if (out / "state.pt").exists():
-            state = torch.load(out / "state.pt", weights_only=True, map_location=self.device)
-            for name in ("student", "average", "optimizer"):
-                getattr(self, name).load_state_dict(state[name])
-            self.step = state["step"]
+        check_samples(data / "train", len(self.split), options)
+        student: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).train()
+        super().__init__(out, student, options, weight_decay=0.0, name="student")
+        self.resume()
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
         self.coefficient_weight = coefficient_weight(self.teacher.codec).to(self.device)
 
@@ -203,7 +189,7 @@ class Run:
         # As in the small model's training: the fused attention's backward pass is slow on a CPU.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             loss, parts = distillation_loss(
-                self.student,
+                self.model,
                 self.teacher,
                 drawn.batch.to(self.device),
                 noise=drawn.noise.to(self.device),
@@ -214,18 +200,8 @@ class Run:
             )
             self.optimizer.zero_grad()
             loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, options)
-        self.optimizer.step()
-        update_average(self.average, self.student, self.step, options.ema_decay)
-        self.step += 1
+        self.update(learning_rate(self.step, options))
         return parts
-
-    def save(self) -> None:
-        """Write the state, whole or not at all."""
-        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in ("student", "average", "optimizer")}
-        save_state(self.out / "state.pt", state | {"step": self.step})
 
     def export(self, teacher: str) -> Path:
         """Write the averaged student as a checkpoint in half precision; returns its folder."""
@@ -245,14 +221,11 @@ class Run:
 def train(run: Run, save_every: int) -> None:
     """Take all steps that are left; the log gets a line every 100 and the state is kept."""
     options, history = run.options, []
-    started, first = time.monotonic(), run.step
     for _ in tqdm(range(run.step, options.steps), initial=run.step, total=options.steps, desc="distill", unit="step"):
         history.append(run.train_step())
         if run.step % 100 == 0 or run.step == options.steps:
-            row: dict[str, Any] = {"step": run.step, "samples": run.step * options.batch_size}
-            row |= {name: round(float(np.mean([part[name] for part in history])), 6) for name in history[0]}
-            row["samples_per_s"] = round((run.step - first) * options.batch_size / (time.monotonic() - started), 1)
-            append_row(run.out / "log.csv", row)
+            means = {name: round(float(np.mean([part[name] for part in history])), 6) for name in history[0]}
+            append_row(run.out / "log.csv", run.log_row(means))
             history = []
         if run.step % save_every == 0 or run.step == options.steps:
             run.save()

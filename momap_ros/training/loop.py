@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +22,15 @@ from momap_ros.files import atomic_path
 
 # Values per message between processes: a copy of all gradients at once would need as much memory as the network.
 MESSAGE_VALUES = 32_000_000
+# glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
+MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "20000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class LoopOptions(Protocol):
@@ -44,9 +57,27 @@ class LoopOptions(Protocol):
         ...
 
     @property
+    def ema_decay(self) -> float:
+        """Of the averaged weights that are kept."""
+        ...
+
+    @property
     def seed(self) -> int:
         """Of everything random."""
         ...
+
+
+def check_samples(folder: Path, num_samples: int, options: LoopOptions) -> None:
+    """Refuse data of which no batch can be made.
+
+    Raises:
+        ValueError: fewer samples than a batch.
+    """
+    if num_samples < options.batch_size:
+        raise ValueError(
+            f"{folder}: expected at least {options.batch_size} samples, one batch, got {num_samples}; make more with "
+            "`momap simulate`, or take a smaller batch"
+        )
 
 
 def batch_indices(num_samples: int, step: int, options: LoopOptions) -> np.ndarray:
@@ -107,6 +138,123 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
     torch._foreach_lerp_(averages, [parameter.detach() for parameter in model.parameters()], 1 - kept)
 
 
+class TrainingState(Generic[Model]):
+    """What a run changes step by step: the weights, their average and the optimizer; kept in its folder's state.pt.
+
+    Args:
+        out: run folder.
+        model: what is trained, on its device.
+        options: of the run.
+        weight_decay: of AdamW.
+        beta: AdamW's second.
+        name: of the model in the file.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        model: Model,
+        options: LoopOptions,
+        *,
+        weight_decay: float = 1e-3,
+        beta: float = 0.98,
+        name: str = "model",
+    ) -> None:
+        """Begin at step 0."""
+        self.out, self.model, self.step = out, model, 0
+        self._ema_decay, self._batch_size = options.ema_decay, options.batch_size
+        self._first, self._started = 0, time.monotonic()
+        self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=options.learning_rate, betas=(0.9, beta), weight_decay=weight_decay
+        )
+        self._parts: dict[str, Any] = {name: model, "average": self.average, "optimizer": self.optimizer}
+
+    def resume(self) -> dict[str, Any]:
+        """Go on from the folder's state; returns it, or an empty one where the run begins."""
+        path = self.out / "state.pt"
+        if not path.exists():
+            return {}
+        device = next(self.model.parameters()).device
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.step = self._first = state["step"]
+        return state
+
+    def save(self, **facts: int) -> None:
+        """Write the state, whole or not at all.
+
+        Args:
+            **facts: more to keep in it.
+        """
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        with atomic_path(self.out / "state.pt") as partial:
+            torch.save(state | {"step": self.step} | facts, partial)
+
+    def update(self, rate: float, world: int = 1) -> None:
+        """Take one optimizer step with the gradients that are there, of all processes together.
+
+        Args:
+            rate: learning rate of this step.
+            world: processes.
+        """
+        if world > 1:
+            average_gradients(self.parameters, world)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        update_average(self.average, self.model, self.step, self._ema_decay)
+        self.step += 1
+
+    def log_row(self, figures: Mapping[str, Any], *, digits: int = 1) -> dict[str, Any]:
+        """A line of the log: step, samples seen, the figures, and samples per second since this process began.
+
+        Args:
+            figures: of the steps since the line before.
+            digits: of the samples per second, behind the point.
+        """
+        rate = (self.step - self._first) * self._batch_size / (time.monotonic() - self._started)
+        seen = {"step": self.step, "samples": self.step * self._batch_size}
+        return seen | dict(figures) | {"samples_per_s": round(rate, digits)}
+
+
+@contextmanager
+def process_group(rank: int, world: int, out: Path, device: str = "cpu") -> Iterator[None]:
+    """While it lasts, the processes of a run can talk to each other; they end it together."""
+    if world > 1:
+        backend = "nccl" if device == "cuda" else "gloo"
+        distributed.init_process_group(backend, init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=world)
+    yield
+    if world > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+class CpuLaunch(Protocol):
+    """What `start_workers` needs of a launch."""
+
+    @property
+    def out(self) -> Path:
+        """Run folder."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Processes."""
+        ...
+
+
+def start_workers(run: Callable[[int, Any], None], launch: CpuLaunch) -> None:
+    """Call `run(rank, launch)` in new processes, which may form a `process_group`, and wait for them."""
+    (launch.out / "rendezvous").unlink(missing_ok=True)
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)
+    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=launch.workers, start_method="spawn")
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line to a CSV file; the first one brings its header."""
     new = not path.exists()
@@ -115,12 +263,6 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a run's state, whole or not at all."""
-    with atomic_path(path) as partial:
-        torch.save(state, partial)
 
 
 def keep_options(out: Path, options: Any, **facts: str) -> None:  # noqa: ANN401  (a dataclass, of any run)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as functional
 from safetensors.torch import load_file
 from torch import nn
@@ -31,17 +27,16 @@ from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
-from momap_ros.training.loop import append_row, average_gradients, keep_options, save_state, update_average
+from momap_ros.training.loop import (
+    TrainingState,
+    append_row,
+    check_samples,
+    keep_options,
+    process_group,
+    start_workers,
+)
 from momap_ros.training.scene_losses import encoder_loss, scene_losses
 from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, coefficient_weight, draw_step, step_size
-
-MALLOC = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "2000000000",
-    "MALLOC_TRIM_THRESHOLD_": "20000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-
 
 LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration")
 
@@ -148,53 +143,27 @@ def start_from(model: SmallModel, folder: Path) -> list[str]:
     return sorted(set(own) - set(weights))
 
 
-class Run:
+class Run(TrainingState[SmallModel]):
     """The state of a training run: built new or continued from its folder."""
 
     def __init__(
         self, data: Path, out: Path, options: SmallTraining, *, rank: int, world: int, device: str = "cpu"
     ) -> None:
         """Load data and codec, build the model, and resume where the folder has a state."""
-        self.out, self.options, self.rank, self.world = out, options, rank, world
+        self.options, self.rank, self.world = options, rank, world
         self.device = torch.device(device)
         self.split = PreparedSplit.open(data / "train")
-        if len(self.split) < options.batch_size:
-            raise ValueError(
-                f"{data / 'train'}: expected at least {options.batch_size} samples, one batch, got {len(self.split)}; "
-                "generate more, see momap_ros.simulation.generate"
-            )
+        check_samples(data / "train", len(self.split), options)
         self.codec = load_codec(data / "codec")
         vocabulary = json.loads((data / "vocabulary.json").read_text())
         torch.manual_seed(options.seed)
-        self.model = SmallModel(vocabulary, self.codec.latent_channels, options).to(self.device)
-        self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
-        )
-        self.step = 0
-        state_path = out / "state.pt"
-        if state_path.exists():  # else this run begins: from random weights, or from those of another run
-            state = torch.load(state_path, weights_only=True, map_location=self.device)
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-        elif options.start_from:
+        super().__init__(out, SmallModel(vocabulary, self.codec.latent_channels, options).to(self.device), options)
+        if not self.resume() and options.start_from:
             start_from(self.model, Path(options.start_from))
             self.average.load_state_dict(self.model.state_dict())
         scheduler = shifted_cosine_scheduler(options.shift)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         self.coefficient_weight = coefficient_weight(self.codec).to(self.device)
-
-    def save(self) -> None:
-        """Write the state, whole or not at all."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        save_state(self.out / "state.pt", state)
 
     def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
         """One optimizer step; everything random depends on the step and the process alone.
@@ -222,15 +191,7 @@ class Run:
                 )
             self.optimizer.zero_grad()
             loss.backward()
-        parameters = list(self.model.parameters())
-        if self.world > 1:
-            average_gradients(parameters, self.world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = step_size(self.step, options)
-        self.optimizer.step()
-        update_average(self.average, self.model, self.step, options.ema_decay)
-        self.step += 1
+        self.update(step_size(self.step, options), self.world)
         return parts
 
     def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
@@ -250,30 +211,21 @@ def run(rank: int, launch: Launch) -> None:
     world, out, options = launch.workers, launch.out, launch.options
     torch.set_num_threads(1)
     device = f"cuda:{rank}" if launch.device == "cuda" else launch.device
-    if world > 1:
-        backend = "nccl" if launch.device == "cuda" else "gloo"
-        distributed.init_process_group(backend, init_method=f"file://{out / 'rendezvous'}", rank=rank, world_size=world)
-    state = Run(launch.data, out, options, rank=rank, world=world, device=device)
-    log_path = out / "log.csv"
-    started, first, history = time.monotonic(), state.step, []
-    progress = tqdm(total=options.steps, initial=state.step, desc="train small", unit="step", disable=rank > 0)
-    for drawn in state.steps_ahead(launch.loaders):
-        history.append(state.train_step(drawn))
-        progress.update()
-        if rank == 0 and (state.step % 100 == 0 or state.step == options.steps):
-            row: dict[str, Any] = {"step": state.step, "samples": state.step * options.batch_size}
-            for name in LOSSES:
-                values = [parts[name] for parts in history if name in parts]
-                row[name] = round(float(np.mean(values)), 5) if values else ""
-            row["samples_per_s"] = round((state.step - first) * options.batch_size / (time.monotonic() - started), 1)
-            progress.set_postfix({"latent": row["latent"], "motion": row["motion"], "per_s": row["samples_per_s"]})
-            append_row(log_path, row)
-            history = []
-        if rank == 0 and (state.step % launch.save_every == 0 or state.step == options.steps):
-            state.save()
-    if world > 1:
-        distributed.barrier()
-        distributed.destroy_process_group()
+    with process_group(rank, world, out, launch.device):
+        state = Run(launch.data, out, options, rank=rank, world=world, device=device)
+        history: list[dict[str, float]] = []
+        progress = tqdm(total=options.steps, initial=state.step, desc="train small", unit="step", disable=rank > 0)
+        for drawn in state.steps_ahead(launch.loaders):
+            history.append(state.train_step(drawn))
+            progress.update()
+            if rank == 0 and (state.step % 100 == 0 or state.step == options.steps):
+                of = {name: [parts[name] for parts in history if name in parts] for name in LOSSES}
+                row = state.log_row({n: round(float(np.mean(values)), 5) if values else "" for n, values in of.items()})
+                progress.set_postfix({"latent": row["latent"], "motion": row["motion"], "per_s": row["samples_per_s"]})
+                append_row(out / "log.csv", row)
+                history = []
+            if rank == 0 and (state.step % launch.save_every == 0 or state.step == options.steps):
+                state.save()
 
 
 def train(launch: Launch) -> None:
@@ -284,11 +236,7 @@ def train(launch: Launch) -> None:
     """
     launch.out.mkdir(parents=True, exist_ok=True)
     keep_options(launch.out, launch.options)
-    (launch.out / "rendezvous").unlink(missing_ok=True)
-    # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)
-    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=launch.workers, start_method="spawn")
+    start_workers(run, launch)
 
 
 def build_parser() -> argparse.ArgumentParser:

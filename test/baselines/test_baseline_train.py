@@ -18,6 +18,7 @@ from momap_ros.baselines import train as train_module
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
 from momap_ros.baselines.train import BaselineTraining, Launch, Run, run
 from momap_ros.cli import main
+from momap_ros.training import loop
 from momap_ros.training.loop import learning_rate
 from momap_ros.training.steps import SmallTraining
 
@@ -122,7 +123,7 @@ def gradients_of_process(data: Path, out: Path, rank: int, monkeypatch: pytest.M
     def take(*_: object) -> None:
         raise GradientsTakenError
 
-    monkeypatch.setattr(train_module, "average_gradients", take)
+    monkeypatch.setattr(loop, "average_gradients", take)
     state = new_run(data, out, options("general-flow-original", 1), rank=rank, world=2)
     with pytest.raises(GradientsTakenError):
         state.train_step()

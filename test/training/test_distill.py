@@ -59,7 +59,7 @@ def new_run(teacher: Path, data: Path, out: Path, options: Distillation = OPTION
 def loss_of(run: Run, step: int = 0) -> float:
     drawn = draw_step(run.split, run.teacher.codec, run.options, step, rank=0, world=1)
     loss, _ = distillation_loss(
-        run.student,
+        run.model,
         run.teacher,
         drawn.batch,
         noise=drawn.noise,
@@ -108,7 +108,7 @@ def test_a_teacher_that_needs_one_step_leaves_nothing_to_learn(
     """Its prediction is the same at every noise level; then so is what four of its steps end with."""
     run = new_run(teacher, prepared_folder, tmp_path)
     with torch.no_grad():
-        for denoiser in (run.student, run.teacher.denoiser):
+        for denoiser in (run.model, run.teacher.denoiser):
             denoiser.conv_out.weight.zero_()
     assert loss_of(run) == 0.0
 

@@ -15,7 +15,7 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.prediction import PREDICTIONS
-from momap_ros.training import small
+from momap_ros.training import loop
 from momap_ros.training.batches import TRAINING, Batch, make_batch
 from momap_ros.training.loop import batch_indices, learning_rate
 from momap_ros.training.small import (
@@ -234,7 +234,7 @@ def gradients_of_process(data: Path, out: Path, rank: int, monkeypatch: pytest.M
     def take(*_: object) -> None:
         raise GradientsTakenError
 
-    monkeypatch.setattr(small, "average_gradients", take)
+    monkeypatch.setattr(loop, "average_gradients", take)
     state = new_run(data, out, rank=rank, world=2)
     with pytest.raises(GradientsTakenError):
         state.train_step()
