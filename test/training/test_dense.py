@@ -29,6 +29,7 @@ class Options:
     learning_rate: float = 1e-3
     warmup_steps: int = 1
     seed: int = 0
+    ema_decay: float = 0.99
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,14 @@ import torch
 from torch import distributed, nn
 
 from momap_ros.training import loop
-from momap_ros.training.loop import append_row, average_gradients, batch_indices, learning_rate, update_average
+from momap_ros.training.loop import (
+    TrainingState,
+    append_row,
+    average_gradients,
+    batch_indices,
+    learning_rate,
+    update_average,
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,7 @@ class Options:
     learning_rate: float = 8e-4
     warmup_steps: int = 200
     seed: int = 0
+    ema_decay: float = 0.99
 
 
 def test_every_epoch_is_a_permutation() -> None:
@@ -92,3 +100,37 @@ def test_rows_share_one_header(tmp_path: Path) -> None:
         append_row(tmp_path / "log.csv", {"step": step, "loss": 0.5})
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert rows == [{"step": "1", "loss": "0.5"}, {"step": "2", "loss": "0.5"}]
+
+
+def test_a_state_goes_on_where_it_was_saved_under_the_name_of_its_model(tmp_path: Path) -> None:
+    options, inputs = Options(steps=10), torch.ones(1, 3)
+
+    def begun() -> TrainingState[nn.Linear]:
+        torch.manual_seed(0)
+        return TrainingState(tmp_path, nn.Linear(3, 2), options, name="student")
+
+    def step(state: TrainingState[nn.Linear]) -> None:
+        state.optimizer.zero_grad()
+        state.model(inputs).square().sum().backward()
+        state.update(0.1)
+
+    whole = begun()
+    assert whole.resume() == {}
+    step(whole)
+    whole.save(samples=7)
+    step(whole)
+    second = begun()
+    assert second.resume()["samples"] == 7
+    step(second)
+    assert second.step == whole.step == 2
+    for name in ("model", "average"):
+        assert torch.equal(getattr(second, name).weight, getattr(whole, name).weight)
+    assert not torch.equal(whole.model.weight, whole.average.weight)
+    assert set(torch.load(tmp_path / "state.pt", weights_only=True)) == {
+        "student",
+        "average",
+        "optimizer",
+        "step",
+        "samples",
+    }
+    assert list(second.log_row({"loss": 0.5})) == ["step", "samples", "loss", "samples_per_s"]
