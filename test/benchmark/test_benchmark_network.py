@@ -67,7 +67,7 @@ def test_what_happens_once_has_a_row_in_seconds(
         for library in onnx_export.LIBRARIES:
             pytest.importorskip(library, reason="needs the extra onnx")
     # torch's switch: a compiled module runs as it is. Compilation itself has its test in test_execution.
-    monkeypatch.setattr("torch._dynamo.config.disable", True)
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     monkeypatch.setenv("CXX", "true")  # any program that exists
     rows, threads = measure_variant(BY_NAME[name], scene, config, QUICK)
     assert threads > 0
