@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +191,23 @@ def markdown(report: Report) -> str:
     ]
     if report.quick:
         lines.insert(0, "A smoke test: these numbers mean nothing.\n")
-    for item in report.rows:
-        cells = [item.what, str(item.cores)]
-        if item.median is None or item.p95 is None:
-            cells += [f"not run: {item.skipped}", "", ""]
-        else:
-            memory = "" if item.peak_memory_mib is None else f"{item.peak_memory_mib:.0f} MiB"
-            cells += [_number(item.median, item.unit), _number(item.p95, item.unit), memory]
-        lines.append("| " + " | ".join([*cells, _target(item)]) + " |")
+    # Of something that could not run as a whole, "what: row 1", "what: row 2" are one line.
+    for (what, reason), group in groupby(report.rows, lambda item: (item.what.partition(": ")[0], item.skipped)):
+        items = list(group)
+        if reason and len(items) > 1:
+            items = [dataclasses.replace(items[0], what=what)]
+        lines += map(_line, items)
     return "\n".join(lines) + "\n"
+
+
+def _line(item: Row) -> str:
+    cells = [item.what, str(item.cores)]
+    if item.median is None or item.p95 is None:
+        cells += [f"not run: {item.skipped}", "", ""]
+    else:
+        memory = "" if item.peak_memory_mib is None else f"{item.peak_memory_mib:.0f} MiB"
+        cells += [_number(item.median, item.unit), _number(item.p95, item.unit), memory]
+    return "| " + " | ".join([*cells, _target(item)]) + " |"
 
 
 def _number(value: float, unit: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,12 @@ def test_the_table_has_every_stage_and_says_what_was_missed(report: Report) -> N
     assert of["segment"].endswith("| 15 ms, ok |")
     assert of["message"].endswith("| 5 ms, missed |")
     assert of["not_network"].endswith("| not run: no ROS |  |  | 20 % |")
+
+
+def test_what_could_not_run_as_a_whole_is_one_line(report: Report) -> None:
+    stages = [Stage(f"gpu_{number}", f"on a GPU: {number}", 2) for number in range(3)]
+    skipped = dataclasses.replace(report, rows=tuple(skipped_row(stage, "no GPU") for stage in stages))
+    assert markdown(skipped).splitlines()[4:] == ["| on a GPU | 2 | not run: no GPU |  |  |  |"]
 
 
 def test_committed_results_are_whole(repository: Path) -> None:
