@@ -152,7 +152,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(teacher: Path, prepared_f
     assert second.step == 2
     for _ in range(2):
         second.train_step()
-    for name in ("student", "average"):
+    for name in ("model", "average"):
         one, other = getattr(whole, name).state_dict(), getattr(second, name).state_dict()
         assert all(torch.equal(one[key], other[key]) for key in one), name
 
