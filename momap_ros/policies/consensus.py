@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
 from momap_ros.object_motion import ObjectMotion
+from momap_ros.policies.in_place import path_lengths_m, to_and_fro
 from momap_ros.shapes import check_shapes
 
 _SAME_END_M, _SAME_END_SHARE = 0.03, 0.7  # ends this near, or this share of the usual way, are one outcome
+_WANDER_SHARE = 0.12  # of the longest way: a mean that is longer moves, however much the futures differ
 _AGREED_TURN = 1.0  # a mean turn must be so many times as large as the draws' deviation from it
 
 
@@ -78,13 +80,30 @@ def agreed_motion(futures: Sequence[DrawnMotion], centroid: FloatArray, min_disp
     if not moving.any():
         return None
     paths = transform_points(motions[moving], np.asarray(centroid, np.float64))
+    if to_and_fro(paths, weights[moving]):
+        strokes = paths[int(path_lengths_m(paths).argmax())]
+        motion = np.repeat(np.eye(4)[None], len(strokes), axis=0)
+        motion[:, :3, 3] = strokes - strokes[0]
+        return motion
     alike = _of_one_outcome(paths, weights[moving])
     share = weights[moving][alike] / weights[moving][alike].sum()
-    path = np.einsum("k,kti->ti", share, paths[alike])
+    path = _mean_path(paths[alike], share)
     turns = _mean_turns(motions[moving][alike][..., :3, :3], share)
     agreed = se3_from_parts(turns, np.zeros((len(path), 3)))
     agreed[:, :3, 3] = path - turns @ np.asarray(centroid, np.float64)
     return agreed
+
+
+def _mean_path(paths: Float64, share: Float64) -> Float64:
+    """(T, 3) mean of (K, T, 3) paths; it rests where they begin while it is short and they differ more than it is long.
+
+    What is drawn before an object moves wanders, and of wanderings the mean wanders too.
+    """
+    path = np.einsum("k,kti->ti", share, paths)
+    away_m = np.linalg.norm(path - path[0], axis=1)
+    deviation_m = np.sqrt(np.einsum("k,kti->t", share, (paths - path) ** 2))
+    begun = (away_m >= deviation_m) & (away_m > 0) | (away_m > _WANDER_SHARE * away_m.max())
+    return np.asarray(np.where((np.arange(len(path)) < int(begun.argmax()))[:, None], path[0], path))
 
 
 def _moving(motions: Float64, centroid: FloatArray, least_m: float) -> npt.NDArray[np.bool_]:

@@ -38,7 +38,7 @@ _ROLLS_RAD, _ROLLS_TILT = 0.6, 0.6  # turn about an axis whose vertical share is
 _STAYS_SHARE = 0.4  # of the longest way: points of a hinged object that move less are near its axis
 _SET_GOING_M_S = 0.2  # faster than this, something that rolls has been let go
 _GRID = 13  # points across the box in which the axis of something that rolls is looked for
-_PRESSED_M = 0.006  # least way of what is pressed
+_PRESSED_M, _MOST_PRESSED_M = 0.006, 0.03  # least and longest way of what is pressed
 
 
 class ContactKind(Enum):
@@ -178,7 +178,7 @@ def _goes_straight_down(points: Float64, motion: Float64) -> bool:
     lowest = path[path[:, 2].argmin()]
     down = -lowest[2] / max(float(np.linalg.norm(lowest)), 1e-9)
     straight = path[:, 2].max() < 0.3 * -lowest[2] and down > _STRAIGHT_SHARE
-    return bool(turn < _STRAIGHT_RAD and straight and -lowest[2] > _PRESSED_M)
+    return bool(turn < _STRAIGHT_RAD and straight and _PRESSED_M < -lowest[2] < _MOST_PRESSED_M)
 
 
 def _top_pose(seen: Surroundings, config: FollowerConfig) -> Float64:

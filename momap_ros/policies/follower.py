@@ -18,6 +18,7 @@ import numpy as np
 from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, FloatArray, invert_se3, se3_from_parts, transform_points
 from momap_ros.policies.contacts import Contact, ContactKind, Surroundings, choose_contact, farthest_m
+from momap_ros.policies.in_place import in_place
 from momap_ros.policies.supports import onto_support
 from momap_ros.shapes import check_shapes
 
@@ -201,7 +202,9 @@ def make_plan(
     track = base_from_camera @ motion.motion_t_from_0 @ invert_se3(base_from_camera)
     if not len(seen.points) or farthest_m(seen.points, track).max() < config.min_displacement_m:
         raise NotFollowedError("nothing moves", f"object {motion.instance_id}, {len(seen.points)} points")
-    track = onto_support(track, seen, config.support_reach_m)
+    track = in_place(track, seen)
+    # What is forecast without doubt ends where it is forecast to end, beside a bowl too.
+    track = onto_support(track, seen, min(config.support_reach_m, motion.hypothesis_spread_m))
     contact = choose_contact(seen, track, step_s, config)
     if contact is None:
         raise NotFollowedError(

@@ -17,7 +17,7 @@ _CARRIED_M, _RAISED_M = 0.05, 0.03  # least way over the table, and above it, of
 _TILTED_COS = 0.8  # what is tilted more than this on its way is poured, or set upright
 _MIN_POINTS = 20
 _CENTRED_M = 0.025  # an end so near to the middle is left as forecast
-_HEIGHT_M = 0.06  # a support so much higher or lower than the forecast's end is not meant
+_HEIGHT_M = 0.12  # a support so much higher or lower than the forecast's end is not meant
 _LARGEST_M = 0.15  # half the side of what is a support and not the room
 _OVER_RIM_M, _SET_DOWN_M = 0.012, 0.004
 

@@ -13,8 +13,9 @@ import mujoco
 import numpy as np
 
 from momap_ros.config import FollowerConfig
-from momap_ros.geometry import Float64, invert_se3, se3_from_parts
+from momap_ros.geometry import Float64, invert_se3, se3_from_parts, transform_points
 from momap_ros.object_motion import ObjectMotion
+from momap_ros.policies.compliance import Compliance
 from momap_ros.policies.contacts import ContactKind
 from momap_ros.policies.follower import NotFollowedError, Plan, approach, choose_object, make_plan
 from momap_ros.simulation.arm import BASE_XY, OPEN_M, ROBOT_BODIES
@@ -44,6 +45,7 @@ FAILURES = (
 )
 _TOUCH_M = 0.006  # from a finger to what it touches
 _LOOK_S = 0.1  # between two comparisons with the forecast
+_YIELD_S = 0.02  # and between two that ask whether it comes along
 _FREE_SPEED_M_S, _TOUCH_SPEED_M_S, _TURN_RAD_S = 0.35, 0.18, 2.5
 _FALLEN_M, _COLLIDED_M = -0.02, 0.03
 _CLOSE_STEPS, _HOLD_STEPS, _AWAY_M = 100, 30, 0.07
@@ -123,6 +125,7 @@ class _Run:
     ) -> None:
         self.episode, self.hand, self.config = episode, hand, config
         self.replanning, self.replans = replanning, Replans()
+        self._points = np.zeros((0, 3))  # of what is followed, base frame, at the beginning
         model = hand.model
         self.starts = hand.data.xpos.copy()
         self._fingers = [_finger_geom(model, name) for name in ("left_finger", "right_finger")]
@@ -158,7 +161,7 @@ class _Run:
         """Approach, take, follow, let go; returns the failure that was met on the way, and its figures."""
         kind, hand = plan.contact.kind, self.hand
         seen = view.surroundings(plan.instance_id, BASE_FROM_WORLD)
-        world_from_body = self._pose(body)
+        self._points, world_from_body = seen.points, self._pose(body)
         hand.data.ctrl[:] = OPEN_M if kind is ContactKind.GRASP else 0.0
         poses = approach(plan, seen, self.gripper, self.config)
         for pose in poses[:-1]:
@@ -190,28 +193,37 @@ class _Run:
     def _follow_way(
         self, plan: Plan, body: int, world_from_body: Float64, replanner: Replanner | None
     ) -> tuple[str, str]:
-        step_s, look = self.hand.model.opt.timestep, max(1, round(_LOOK_S / self.hand.model.opt.timestep))
+        step_s = self.hand.model.opt.timestep
+        look, yield_every = (max(1, round(every_s / step_s)) for every_s in (_LOOK_S, _YIELD_S))
         attached = plan.contact.kind in (ContactKind.GRASP, ContactKind.DRAG)
         first_pose = world_from_body
         # Where the gripper holds the object, at rest: on the way both lag behind what is commanded.
-        held = invert_se3(self._motion(body, first_pose)) @ self.gripper
+        taken = self._motion(body, first_pose)
+        held = invert_se3(taken) @ self.gripper
+        compliance = Compliance(self._points, self.gripper, taken, self.config)
         step = passed = 0  # since the plan began, and since the first one did
-        while step < int(plan.duration_s / step_s):
+        while step < int(plan.duration_s / step_s) and not compliance.ended:
             step, passed = step + 1, passed + 1
             self.hold(plan.gripper_at(step * step_s))
+            moved = self._motion(body, world_from_body)
+            given = compliance.look(plan, step * step_s, moved) if attached and passed % yield_every == 0 else None
+            if given is not None:
+                plan, step = given, 0
             if step % look == 0 and attached:
-                apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body))
+                apart_m = plan.disagreement_m(step * step_s, moved)
                 if apart_m > self.config.disagreement_m:
                     return "stopped on disagreement", f"{apart_m:.3f} m after {passed * step_s:.1f} s"
-            if replanner is None or passed % max(1, round(replanner.every_s / step_s)):
+            # A joint that has shown itself tells more than another forecast.
+            if replanner is None or compliance.jointed or passed % max(1, round(replanner.every_s / step_s)):
                 continue
             moved = self._motion(body, first_pose)
             newer = replanner.look(self.hand.data, passed * step_s, moved)
             if replanner.stopped:
-                failure, _, details = replanner.stopped.partition(": ")
-                return failure, f"{details} after {passed * step_s:.1f} s"
+                return _stop_of(replanner, passed * step_s)
             if newer is not None:
                 plan, step, world_from_body = newer.corrected(np.eye(4), moved @ held), 0, self._pose(body)
+                points = transform_points(moved, self._points)
+                compliance = Compliance(points, moved @ held, np.eye(4), self.config)
         if plan.contact.kind is not ContactKind.PUSH:
             self.hand.wait(_HOLD_STEPS)
         return "", ""
@@ -292,6 +304,12 @@ class _Run:
         """(4, 4) motion of a body since the beginning, base frame."""
         moved = self._pose(body) @ invert_se3(world_from_body)
         return BASE_FROM_WORLD @ moved @ invert_se3(BASE_FROM_WORLD)
+
+
+def _stop_of(replanner: Replanner, time_s: float) -> tuple[str, str]:
+    """Class of failure and figures of a replanner that has stopped."""
+    failure, _, details = replanner.stopped.partition(": ")
+    return failure, f"{details} after {time_s:.1f} s"
 
 
 def _finger_geom(model: mujoco.MjModel, name: str) -> int:

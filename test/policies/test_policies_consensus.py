@@ -45,6 +45,28 @@ def test_one_future_is_its_own_consensus() -> None:
     np.testing.assert_allclose(motion, only.motion_t_from_0, atol=1e-12)
 
 
+def test_a_mean_rests_while_its_futures_wander() -> None:
+    # At step 1 they differ by 4 cm about a mean of 1 cm, of 10 cm in all; from step 2 on by nothing.
+    futures = [future((0, 0, 0), (0.1, 0.0, 0.0)) for _ in range(2)]
+    for each, aside in zip(futures, (0.04, -0.04), strict=True):
+        each.motion_t_from_0[1, 1, 3] += aside
+    motion = agreed_motion(futures, CENTROID, 0.008)
+    assert motion is not None
+    np.testing.assert_allclose(motion[:, 0, 3], [0, 0, *np.linspace(0.02, 0.1, 9)], atol=1e-12)
+
+
+def test_of_strokes_the_longest_drawn_is_taken_and_not_their_mean() -> None:
+    phase = 2 * np.pi * 3 * np.linspace(0, 1, 50)
+    futures = []
+    for number, reach_m in enumerate((0.02, 0.05, 0.03)):
+        strokes = np.repeat(np.eye(4)[None], 50, axis=0)
+        strokes[:, number % 2, 3] = reach_m * np.sin(phase)
+        futures.append(Future(strokes))
+    motion = agreed_motion(futures, CENTROID, 0.008)
+    assert motion is not None
+    np.testing.assert_allclose(motion[:, :3, 3], futures[1].motion_t_from_0[:, :3, 3], atol=1e-12)
+
+
 def test_futures_of_one_outcome_are_averaged_by_weight() -> None:
     futures = [future((0, 0, 0), (0.2, 0.0, 0.0), 0.3), future((0, 0, 0), (0.2, 0.04, 0.0), 0.1)]
     np.testing.assert_allclose(end_of(agreed_motion(futures, CENTROID, 0.008)), [0.2, 0.01, 0.0], atol=1e-12)

@@ -1,0 +1,157 @@
+"""What is held and does not come along is on a joint: it is moved the way that it gives, as far as was forecast.
+
+A forecast tells about how far and roughly which way; a door itself tells exactly which way, to the hand that pulls it
+(Jain and Kemp, Pulling Open Doors and Drawers, doi:10.1109/ROBOT.2010.5509445). Frames as in `follower.py`: base, z up;
+metres, seconds, radians.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from momap_ros.articulation import Articulation, JointKind, PointSpread, joint_motions
+from momap_ros.config import FollowerConfig
+from momap_ros.geometry import Float64, FloatArray, invert_se3, transform_points
+from momap_ros.policies.follower import Plan, paced
+
+# RMS distances over the object's points.
+_GIVES_M, _GIVES_SHARE = 0.006, 0.25  # so far off its plan, and by this share of the way, something holds it
+_SHOWN_M, _NEWER_M = 0.004, 0.003  # least way that shows a joint, and that shows it anew
+_PUSHED_M, _STUCK_M, _STUCK_LOOKS = 0.018, 0.002, 10  # so far ahead of it, and so little way in so many looks: stuck
+_BARELY = 0.3  # share of the way meant: what is stuck so early goes the other way
+_LEAST_TURN_RAD = 0.015  # a smaller turn is none
+_MOST_TURN_RAD, _TURN_STEPS, _WAYPOINTS = 2.6, 200, 40
+_SPEED_SHARE = 0.6  # of the gripper's limit
+# How much farther than forecast a joint goes: of noisy futures the mean is short, the more so where they do not turn.
+# Chosen on the train split, where both also let a drawer or a door run against its stop (docs/closed_loop.md).
+_LONGER = {JointKind.PRISMATIC: 1.35, JointKind.REVOLUTE: 2.8}
+
+
+class Compliance:
+    """One object that is held; asked again and again while it is moved.
+
+    Attributes:
+        joint: what it is on, its last position where the object was when it showed that; UNKNOWN while it comes along.
+        ended: it gives no more, or has come as far as was meant.
+    """
+
+    def __init__(
+        self, points: FloatArray, base_from_gripper: FloatArray, taken: FloatArray, config: FollowerConfig
+    ) -> None:
+        """Begin when the fingers have closed.
+
+        Args:
+            points: (P, 3) of the object as it was forecast, metres.
+            base_from_gripper: (4, 4) where it is held.
+            taken: (4, 4) its motion since then, caused by the closing fingers.
+            config: limits of the gripper.
+        """
+        self.joint, self.ended = Articulation(), False
+        self._taken, self._held = np.asarray(taken, np.float64), np.asarray(base_from_gripper, np.float64)
+        self._config, self._spread = config, PointSpread.of(transform_points(self._taken, np.asarray(points)))
+        self._seen: list[Float64] = []
+        self._turned_back = False
+        self._meant_m = self._shown_m = 0.0
+
+    @property
+    def jointed(self) -> bool:
+        """Whether it has shown a joint."""
+        return self.joint.kind is not JointKind.UNKNOWN
+
+    def look(self, plan: Plan, time_s: float, motion: FloatArray) -> Plan | None:
+        """Compare the object with its plan, and turn to the joint's way where it is off.
+
+        Args:
+            plan: what is followed.
+            time_s: since it began.
+            motion: (4, 4) of the object since the forecast.
+
+        Returns:
+            What is followed from now on, its time beginning now; None where the plan is kept.
+        """
+        moved = np.asarray(motion, np.float64) @ invert_se3(self._taken)
+        expected = plan.motion_at(time_s) @ invert_se3(self._taken)
+        self._seen.append(moved)
+        self._meant_m = self._meant_m or self._way_m(plan.motion_t_from_0)
+        off_m, way_m = float(self._spread.distance_m(moved, expected)), self._way_m(moved)
+        if off_m < (_GIVES_M if self.jointed else max(_GIVES_M, _GIVES_SHARE * self._way_m(expected))):
+            return None
+        if off_m > _PUSHED_M and self._is_stuck():
+            return self._stuck(plan, way_m)
+        if way_m > (self._shown_m + _NEWER_M if self.jointed else _SHOWN_M):
+            self.joint, self._shown_m = shown_joint(moved, self._spread), way_m
+            return self._along(plan, 1.0)
+        return None if self.jointed else self._yielding(plan, time_s, moved)
+
+    def _way_m(self, motion: Float64) -> float:
+        return float(self._spread.distance_m(motion, np.eye(4)).max())
+
+    def _is_stuck(self) -> bool:
+        if len(self._seen) <= _STUCK_LOOKS:
+            return False
+        return float(self._spread.distance_m(self._seen[-1], self._seen[-1 - _STUCK_LOOKS])) < _STUCK_M
+
+    def _stuck(self, plan: Plan, way_m: float) -> Plan | None:
+        """The other way, once, where it has hardly moved; else the end."""
+        if self._turned_back or way_m > _BARELY * self._meant_m:
+            self.ended = True
+            return None
+        self._turned_back, self._shown_m = True, way_m + _SHOWN_M
+        if self.jointed:
+            return self._along(plan, -1.0)
+        back = invert_se3(plan.motion_t_from_0)
+        return replace(plan, base_from_gripper=back @ self._held, motion_t_from_0=back @ self._taken)
+
+    def _yielding(self, plan: Plan, time_s: float, moved: Float64) -> Plan:
+        """The rest of the plan, turned as the object is: a stiff wrist would keep a hinge from turning."""
+        later = plan.times_s > time_s
+        ways = np.append(plan.gripper_at(time_s)[None], plan.base_from_gripper[later], axis=0)
+        ways[:, :3, :3] = moved[:3, :3] @ self._held[:3, :3]
+        track = ways @ invert_se3(self._held) @ self._taken
+        times = np.append(0.0, plan.times_s[later] - time_s)
+        return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track)
+
+    def _along(self, plan: Plan, sign: float) -> Plan:
+        """From the joint's last position to as far as is meant."""
+        now, meant_m = float(self.joint.positions[-1]), self._meant_m * _LONGER[self.joint.kind]
+        goal = meant_m
+        if self.joint.kind is JointKind.REVOLUTE:
+            turns = np.linspace(0.0, _MOST_TURN_RAD, _TURN_STEPS)
+            reached_m = self._spread.distance_m(joint_motions(replace(self.joint, positions=turns)), np.eye(4))
+            goal = float(turns[min(int(np.searchsorted(reached_m, meant_m)), _TURN_STEPS - 1)])
+        self.ended = sign > 0 and now >= goal
+        track = joint_motions(replace(self.joint, positions=np.linspace(now, sign * goal, _WAYPOINTS)))
+        ways = track @ self._held
+        limits = self._config
+        times = paced(
+            ways, 1e-4, max_speed_m_s=_SPEED_SHARE * limits.max_speed_m_s, max_turn_rad_s=limits.max_turn_rad_s
+        )
+        return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track @ self._taken)
+
+
+def shown_joint(motion: FloatArray, points: PointSpread) -> Articulation:
+    """The joint that one rigid motion shows: the axis that it turns about, or the line that its points go along.
+
+    Args:
+        motion: (4, 4), not the identity; what it moves along its axis while it turns is left out.
+        points: of the object before it.
+
+    Returns:
+        Revolute or prismatic, with the positions 0 and that after the motion, which is positive.
+    """
+    from scipy.spatial.transform import Rotation
+
+    motion = np.asarray(motion, np.float64)
+    shift = transform_points(motion, points.centroid) - points.centroid
+    turn = np.asarray(Rotation.from_matrix(motion[:3, :3]).as_rotvec(), np.float64)
+    angle = float(np.linalg.norm(turn))
+    if angle < _LEAST_TURN_RAD:
+        length = float(np.linalg.norm(shift))
+        return Articulation(JointKind.PRISMATIC, shift / length, points.centroid, np.array([0.0, length]), 0.0)
+    axis = turn / angle
+    across = shift - (shift @ axis) * axis
+    # The centroid goes along a chord: the axis is over its middle.
+    place = points.centroid + across / 2 + np.cross(axis, across) / (2 * np.tan(angle / 2))
+    return Articulation(JointKind.REVOLUTE, axis, place, np.array([0.0, angle]), 0.0)

@@ -1,0 +1,131 @@
+"""A held object that is on a joint is moved along it: ideal joints, moved by the part of a push that they give to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from momap_ros.articulation import JointKind, PointSpread
+from momap_ros.config import FollowerConfig
+from momap_ros.geometry import Float64, se3_from_parts, transform_points
+from momap_ros.policies.compliance import Compliance, shown_joint
+from momap_ros.policies.contacts import Contact, ContactKind
+from momap_ros.policies.follower import Plan
+
+CENTRE = np.array([0.4, 0.0, 0.1])
+HINGE = np.array([0.4, 0.2, 0.0])  # a vertical axis 20 cm beside the middle
+GRASP = se3_from_parts(np.eye(3), np.array([0.4, -0.15, 0.1]))
+LOOK_S = 0.02
+
+
+def plate() -> Float64:
+    """A door, from 4 to 36 cm beside its hinge."""
+    y, z = np.meshgrid(np.linspace(-0.16, 0.16, 9), np.linspace(-0.05, 0.05, 5))
+    return np.asarray(np.stack([np.zeros(y.size), y.ravel(), z.ravel()], axis=1) + CENTRE)
+
+
+def straight_plan(*end: float, duration_s: float = 1.0) -> Plan:
+    times = np.linspace(0, duration_s, 21)
+    motion = np.repeat(np.eye(4)[None], 21, axis=0)
+    motion[:, :3, 3] = np.linspace(0, 1, 21)[:, None] * np.array(end)
+    return Plan(1, Contact(ContactKind.GRASP, GRASP), times, motion @ GRASP, motion, CENTRE, releases=True)
+
+
+def turned(angle: float) -> Float64:
+    motion = se3_from_parts(Rotation.from_rotvec([0, 0, angle]).as_matrix(), np.zeros(3))
+    motion[:3, 3] = HINGE - motion[:3, :3] @ HINGE
+    return motion
+
+
+def slid(way_m: float) -> Float64:
+    return se3_from_parts(np.eye(3), np.array([way_m, 0.0, 0.0]))
+
+
+class Door:
+    """It follows the gripper, as far as its hinge lets it and from its closed place on."""
+
+    def __init__(self, limits: tuple[float, float]) -> None:
+        self.limits = limits
+
+    def moved_by(self, gripper: Float64) -> Float64:
+        lever = gripper[:2, 3] - HINGE[:2]
+        start = GRASP[:2, 3] - HINGE[:2]
+        angle = np.arctan2(start[0] * lever[1] - start[1] * lever[0], start @ lever)
+        return turned(float(np.clip(angle, *self.limits)))
+
+
+class Drawer:
+    """It slides along x."""
+
+    def __init__(self, limits: tuple[float, float]) -> None:
+        self.limits = limits
+
+    def moved_by(self, gripper: Float64) -> Float64:
+        return slid(float(np.clip(gripper[0, 3] - GRASP[0, 3], *self.limits)))
+
+
+def followed(plan: Plan, thing: Door | Drawer) -> tuple[Float64, Compliance]:
+    """The object's last motion, and what was learned."""
+    compliance = Compliance(plate(), GRASP, np.eye(4), FollowerConfig())
+    time_s, motion = 0.0, np.eye(4)
+    for _ in range(2000):
+        time_s += LOOK_S
+        motion = thing.moved_by(plan.gripper_at(time_s))
+        given = compliance.look(plan, time_s, motion)
+        if compliance.ended:
+            break
+        if given is not None:
+            plan, time_s = given, 0.0
+        elif time_s > plan.duration_s:
+            break
+    return motion, compliance
+
+
+def rms_m(motion: Float64) -> float:
+    return float(np.sqrt(((transform_points(motion, plate()) - plate()) ** 2).sum(axis=1).mean()))
+
+
+def test_what_comes_along_is_left_to_its_plan() -> None:
+    plan, compliance = straight_plan(0.2, 0.0, 0.1), Compliance(plate(), GRASP, np.eye(4), FollowerConfig())
+    for time_s in np.arange(LOOK_S, 1.0, LOOK_S):
+        assert compliance.look(plan, float(time_s), plan.motion_at(float(time_s) - 0.01)) is None  # 2 mm behind
+    assert not compliance.jointed
+    assert not compliance.ended
+
+
+def test_a_door_is_led_about_its_hinge_farther_than_forecast() -> None:
+    motion, compliance = followed(straight_plan(0.06, 0.02, 0.0), Door((-0.1, 2.5)))
+    assert compliance.joint.kind is JointKind.REVOLUTE
+    np.testing.assert_allclose(compliance.joint.axis, [0, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(compliance.joint.axis_point[:2], HINGE[:2], atol=1e-6)
+    assert rms_m(motion) == pytest.approx(2.8 * np.hypot(0.06, 0.02), rel=0.03)
+
+
+def test_a_drawer_is_led_along_its_rail_farther_than_forecast() -> None:
+    motion, compliance = followed(straight_plan(0.06, 0.04, 0.0), Drawer((-0.01, 0.3)))
+    assert compliance.joint.kind is JointKind.PRISMATIC
+    np.testing.assert_allclose(compliance.joint.axis, [1, 0, 0], atol=1e-9)
+    assert motion[0, 3] == pytest.approx(1.35 * np.hypot(0.06, 0.04), rel=0.03)
+
+
+def test_it_ends_at_a_stop() -> None:
+    motion, compliance = followed(straight_plan(0.06, 0.04, 0.0), Drawer((-0.01, 0.05)))
+    assert compliance.ended
+    np.testing.assert_allclose(motion, slid(0.05), atol=1e-9)
+
+
+def test_what_is_at_its_stop_already_goes_the_other_way() -> None:
+    motion, _ = followed(straight_plan(0.08, 0.0, 0.0), Drawer((-0.3, 0.0)))
+    assert motion[0, 3] < -0.05
+
+
+def test_a_joint_is_the_screw_without_its_slide() -> None:
+    shown = shown_joint(turned(-0.3), PointSpread.of(plate()))
+    np.testing.assert_allclose(shown.axis, [0, 0, -1], atol=1e-12)
+    np.testing.assert_allclose(shown.axis_point, [*HINGE[:2], CENTRE[2]], atol=1e-9)
+    np.testing.assert_allclose(shown.positions, [0, 0.3], atol=1e-12)
+    slides = shown_joint(slid(-0.05), PointSpread.of(plate()))
+    assert slides.kind is JointKind.PRISMATIC
+    np.testing.assert_allclose(slides.axis, [-1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(slides.positions, [0, 0.05], atol=1e-12)
