@@ -18,7 +18,11 @@ from momap_ros.policies.follower import Plan, paced
 
 # RMS distances over the object's points.
 _GIVES_M, _GIVES_SHARE = 0.006, 0.25  # so far off its plan, and by this share of the way, something holds it
-_SHOWN_M, _NEWER_M = 0.004, 0.003  # least way that shows a joint, and that shows it anew
+_OFF_LOOKS = 10  # in a row: a jolt passes
+_NEWER_M = 0.0035  # least way that shows a joint, and that shows it anew
+_SAME_JOINT_M = 0.0005  # from what a joint allows
+_BARRED_SHARE = 0.4  # what gets this share of its way comes along, if askew: a free object, or a joint that will show
+_STOPPED_M = 0.01  # so far behind on its joint, it is at its stop
 _PUSHED_M, _STUCK_M, _STUCK_LOOKS = 0.018, 0.002, 10  # so far ahead of it, and so little way in so many looks: stuck
 _BARELY = 0.3  # share of the way meant: what is stuck so early goes the other way
 _LEAST_TURN_RAD = 0.015  # a smaller turn is none
@@ -52,8 +56,9 @@ class Compliance:
         self._taken, self._held = np.asarray(taken, np.float64), np.asarray(base_from_gripper, np.float64)
         self._config, self._spread = config, PointSpread.of(transform_points(self._taken, np.asarray(points)))
         self._seen: list[Float64] = []
-        self._turned_back = False
+        self._turned_back, self._off_looks = False, 0
         self._meant_m = self._shown_m = 0.0
+        self._shown: Articulation | None = None
 
     @property
     def jointed(self) -> bool:
@@ -76,14 +81,45 @@ class Compliance:
         self._seen.append(moved)
         self._meant_m = self._meant_m or self._way_m(plan.motion_t_from_0)
         off_m, way_m = float(self._spread.distance_m(moved, expected)), self._way_m(moved)
-        if off_m < (_GIVES_M if self.jointed else max(_GIVES_M, _GIVES_SHARE * self._way_m(expected))):
+        expected_m = self._way_m(expected)
+        if off_m < (_GIVES_M if self.jointed else max(_GIVES_M, _GIVES_SHARE * expected_m)):
+            self._off_looks = self._off_looks if self._is_held else 0
             return None
-        if off_m > _PUSHED_M and self._is_stuck():
+        self._off_looks += 1
+        if not self._is_held:
+            return None
+        if self.jointed:
+            return self._checked(plan, moved, way_m, off_m)
+        barred = way_m < _BARRED_SHARE * expected_m
+        if barred and off_m > _PUSHED_M and self._is_stuck():
             return self._stuck(plan, way_m)
-        if way_m > (self._shown_m + _NEWER_M if self.jointed else _SHOWN_M):
-            self.joint, self._shown_m = shown_joint(moved, self._spread), way_m
-            return self._along(plan, 1.0)
-        return None if self.jointed else self._yielding(plan, time_s, moved)
+        if way_m > self._shown_m + _NEWER_M:
+            shown, before = shown_joint(moved, self._spread), self._shown
+            self._shown, self._shown_m = shown, way_m
+            if before is not None and self._is_on(before, moved):
+                self.joint = shown
+                return self._along(plan, 1.0)
+        return self._yielding(plan, time_s, moved) if barred else None
+
+    def _checked(self, plan: Plan, moved: Float64, way_m: float, off_m: float) -> Plan | None:
+        """What lags behind on its joint is at a stop; what has left it is on another one."""
+        if way_m < _NEWER_M or self._is_on(self.joint, moved):
+            return self._stuck(plan, way_m) if off_m > _STOPPED_M else None
+        if way_m < self._shown_m + _NEWER_M:
+            return self._stuck(plan, way_m) if off_m > _PUSHED_M and self._is_stuck() else None
+        self.joint, self._shown_m = shown_joint(moved, self._spread), way_m
+        return self._along(plan, 1.0)
+
+    @property
+    def _is_held(self) -> bool:
+        return self._off_looks >= _OFF_LOOKS
+
+    def _is_on(self, joint: Articulation, moved: Float64) -> bool:
+        """Whether a motion is one that a joint shown earlier allows."""
+        shown = shown_joint(moved, self._spread)
+        position = shown.positions[-1:] * float(shown.axis @ joint.axis)
+        allowed = joint_motions(replace(joint, positions=position))[0]
+        return shown.kind is joint.kind and float(self._spread.distance_m(moved, allowed)) < _SAME_JOINT_M
 
     def _way_m(self, motion: Float64) -> float:
         return float(self._spread.distance_m(motion, np.eye(4)).max())
@@ -98,7 +134,7 @@ class Compliance:
         if self._turned_back or way_m > _BARELY * self._meant_m:
             self.ended = True
             return None
-        self._turned_back, self._shown_m = True, way_m + _SHOWN_M
+        self._turned_back, self._shown, self._shown_m = True, None, way_m
         if self.jointed:
             return self._along(plan, -1.0)
         back = invert_se3(plan.motion_t_from_0)

@@ -129,3 +129,12 @@ def test_a_joint_is_the_screw_without_its_slide() -> None:
     assert slides.kind is JointKind.PRISMATIC
     np.testing.assert_allclose(slides.axis, [-1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(slides.positions, [0, 0.05], atol=1e-12)
+
+
+def test_a_free_object_that_is_carried_askew_keeps_its_plan() -> None:
+    plan, compliance = straight_plan(0.1, 0.0, 0.0), Compliance(plate(), GRASP, np.eye(4), FollowerConfig())
+    for time_s in np.arange(LOOK_S, 1.0, LOOK_S):
+        turn = Rotation.from_rotvec([0.5 * time_s, 0.5 * time_s**2, 0.2 * np.sqrt(time_s)]).as_matrix()
+        motion = plan.motion_at(float(time_s)) @ se3_from_parts(turn, CENTRE - turn @ CENTRE)
+        assert compliance.look(plan, float(time_s), motion) is None
+    assert not compliance.jointed

@@ -185,12 +185,27 @@ def test_contacts_suit_the_motion() -> None:
     assert press is not None
     assert press.kind is ContactKind.PRESS
     np.testing.assert_allclose(press.base_from_gripper[:3, 3], [0.3, 0.0, 0.04 + CONFIG.fingertip_m], atol=1e-3)
+    far = choose_contact(Surroundings(button, nothing), track((0, 0, 0), (0, 0, -0.04)), 0.2, CONFIG)
+    assert far is not None
+    assert far.kind is ContactKind.GRASP  # a lid goes down farther than a button
     plate = box((0.3, 0.0, 0.005), (0.24, 0.24, 0.01))
     plate = plate[np.linalg.norm(plate[:, :2] - [0.3, 0.0], axis=1) < 0.12]
     drag = choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0)), 0.2, CONFIG)
     assert drag is not None
     assert drag.kind is ContactKind.DRAG
     assert choose_contact(Surroundings(plate, nothing), track((0, 0, 0), (0.1, 0, 0.1)), 0.2, CONFIG) is None
+
+
+@pytest.mark.parametrize(("spread_m", "end_x"), [(0.0, 0.38), (0.1, 0.5), (0.2, 0.5)])
+def test_an_end_is_moved_onto_a_support_no_farther_than_its_hypotheses_are_spread(
+    spread_m: float, end_x: float
+) -> None:
+    plate = box((0.5, 0.0, 0.005), (0.1, 0.1, 0.01))  # its rim is 7 cm beside the forecast's end
+    seen = Surroundings(box((0.2, 0.0, 0.02), (0.04, 0.04, 0.04)), plate, other_ids=np.full(len(plate), 5, np.int32))
+    motion = track((0, 0, 0), (0.18, 0, 0))
+    motion[:, 2, 3] = 0.1 * np.sin(np.linspace(0, np.pi, STEPS))
+    plan = make_plan(Moving(motion, hypothesis_spread_m=spread_m), 0.2, seen, CONFIG, base_from_camera=np.eye(4))
+    assert plan.centre[0] + plan.motion_t_from_0[-1, 0, 3] == pytest.approx(end_x, abs=2e-3)
 
 
 def test_a_rolling_ball_is_pushed_from_behind() -> None:
