@@ -121,7 +121,7 @@ def test_a_camera_that_is_not_where_it_is_believed_leads_past_the_object(look: C
 
 
 def test_a_drawer_that_is_shut_cannot_be_pushed_in(look: Callable[[str, int], Looked]) -> None:
-    result = follow(look("open_drawer", 0), backwards, FollowerConfig(disagreement_m=0.02))
+    result = follow(look("open_drawer", 0), backwards, FollowerConfig(disagreement_m=0.01))
     assert result.failure == "stopped on disagreement"
 
 
