@@ -59,6 +59,7 @@ class Compliance:
         self._turned_back, self._off_looks = False, 0
         self._meant_m = self._shown_m = 0.0
         self._shown: Articulation | None = None
+        self._first: Plan | None = None
 
     @property
     def jointed(self) -> bool:
@@ -79,6 +80,7 @@ class Compliance:
         moved = np.asarray(motion, np.float64) @ invert_se3(self._taken)
         expected = plan.motion_at(time_s) @ invert_se3(self._taken)
         self._seen.append(moved)
+        self._first = self._first or plan
         self._meant_m = self._meant_m or self._way_m(plan.motion_t_from_0)
         off_m, way_m = float(self._spread.distance_m(moved, expected)), self._way_m(moved)
         expected_m = self._way_m(expected)
@@ -135,10 +137,13 @@ class Compliance:
             self.ended = True
             return None
         self._turned_back, self._shown, self._shown_m = True, None, way_m
+        self._off_looks = 0
+        self._seen.clear()
         if self.jointed:
             return self._along(plan, -1.0)
-        back = invert_se3(plan.motion_t_from_0)
-        return replace(plan, base_from_gripper=back @ self._held, motion_t_from_0=back @ self._taken)
+        assert self._first is not None  # kept at the first look
+        back = invert_se3(self._first.motion_t_from_0)
+        return replace(self._first, base_from_gripper=back @ self._held, motion_t_from_0=back @ self._taken)
 
     def _yielding(self, plan: Plan, time_s: float, moved: Float64) -> Plan:
         """The rest of the plan, turned as the object is: a stiff wrist would keep a hinge from turning."""

@@ -17,6 +17,7 @@ CENTRE = np.array([0.4, 0.0, 0.1])
 HINGE = np.array([0.4, 0.2, 0.0])  # a vertical axis 20 cm beside the middle
 GRASP = se3_from_parts(np.eye(3), np.array([0.4, -0.15, 0.1]))
 LOOK_S = 0.02
+CONFIG = FollowerConfig()
 
 
 def plate() -> Float64:
@@ -67,7 +68,7 @@ class Drawer:
 
 def followed(plan: Plan, thing: Door | Drawer) -> tuple[Float64, Compliance]:
     """The object's last motion, and what was learned."""
-    compliance = Compliance(plate(), GRASP, np.eye(4), FollowerConfig())
+    compliance = Compliance(plate(), GRASP, np.eye(4), CONFIG)
     time_s, motion = 0.0, np.eye(4)
     for _ in range(2000):
         time_s += LOOK_S
@@ -87,7 +88,7 @@ def rms_m(motion: Float64) -> float:
 
 
 def test_what_comes_along_is_left_to_its_plan() -> None:
-    plan, compliance = straight_plan(0.2, 0.0, 0.1), Compliance(plate(), GRASP, np.eye(4), FollowerConfig())
+    plan, compliance = straight_plan(0.2, 0.0, 0.1), Compliance(plate(), GRASP, np.eye(4), CONFIG)
     for time_s in np.arange(LOOK_S, 1.0, LOOK_S):
         assert compliance.look(plan, float(time_s), plan.motion_at(float(time_s) - 0.01)) is None  # 2 mm behind
     assert not compliance.jointed
@@ -132,9 +133,21 @@ def test_a_joint_is_the_screw_without_its_slide() -> None:
 
 
 def test_a_free_object_that_is_carried_askew_keeps_its_plan() -> None:
-    plan, compliance = straight_plan(0.1, 0.0, 0.0), Compliance(plate(), GRASP, np.eye(4), FollowerConfig())
+    plan, compliance = straight_plan(0.1, 0.0, 0.0), Compliance(plate(), GRASP, np.eye(4), CONFIG)
     for time_s in np.arange(LOOK_S, 1.0, LOOK_S):
         turn = Rotation.from_rotvec([0.5 * time_s, 0.5 * time_s**2, 0.2 * np.sqrt(time_s)]).as_matrix()
         motion = plan.motion_at(float(time_s)) @ se3_from_parts(turn, CENTRE - turn @ CENTRE)
         assert compliance.look(plan, float(time_s), motion) is None
     assert not compliance.jointed
+
+
+def test_the_other_way_is_the_whole_way_back_from_where_it_is_held() -> None:
+    plan, compliance = straight_plan(0.08, 0.0, 0.0, duration_s=4.0), Compliance(plate(), GRASP, np.eye(4), CONFIG)
+    given, time_s = plan, 0.0
+    while given.gripper_at(given.duration_s)[0, 3] > GRASP[0, 3]:  # it does not move at all
+        time_s += LOOK_S
+        newer = compliance.look(given, time_s, np.eye(4))
+        given, time_s = (given, time_s) if newer is None else (newer, 0.0)
+    np.testing.assert_allclose(given.base_from_gripper[0], GRASP, atol=1e-12)
+    np.testing.assert_allclose(given.base_from_gripper[-1], slid(-0.08) @ GRASP, atol=1e-12)
+    np.testing.assert_allclose(given.times_s, plan.times_s)
