@@ -12,8 +12,8 @@ A forecast is held against what the simulator does from that frame to the end of
   jump        how far the end of the published (most representative) future lies from where the frame before had it:
               what a robot that follows the forecast sees it change its mind by
 
-both with 95 % intervals over episodes. The first frame, forecast before anything moves, is counted apart: nothing can be
-continued there.
+both with 95 % intervals over episodes. The first frame, forecast before anything moves, is counted apart: nothing can
+be continued there.
 """
 
 from __future__ import annotations
