@@ -33,8 +33,9 @@ from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.data.sample import Role, Sample
 from momap_ros.evaluation.summary import Bootstrap
 from momap_ros.files import atomic_path
-from momap_ros.forecaster import Forecast, Forecaster
+from momap_ros.forecaster import Forecaster
 from momap_ros.geometry import Float64
+from momap_ros.momap import PointTrajectories
 from momap_ros.scoring.scorer import positions_at
 from momap_ros.simulation.video import Video, render_video
 
@@ -83,9 +84,8 @@ def _mixed(flat: Float64, step: float) -> Float64:
     return ((1 - share) * flat[0, before] + share * flat[0, min(before + 1, last)]).reshape(3, 4)
 
 
-def compared(forecast: Forecast, sample: Sample, body: int, now_s: float) -> tuple[Row, Float64] | None:
+def compared(trajectories: PointTrajectories, sample: Sample, body: int, now_s: float) -> tuple[Row, Float64] | None:
     """Errors of one forecast of one frame, metres, and where its first future ends; None: nothing left to compare."""
-    trajectories = forecast.trajectories
     own = trajectories.object_ids == body
     left_s = sample.duration_s - now_s
     if not own.any() or left_s <= 0:
@@ -117,7 +117,7 @@ def rows_of(video: Video, episode: int, forecasters: Mapping[str, Forecaster]) -
         for frame, instances in zip(video.frames, video.instance_maps, strict=True):
             forecast, before, ends = forecaster(frame, instances, sample.text), ends, {}
             for body in acted:
-                found = compared(forecast, sample, body, frame.stamp_ns * 1e-9)
+                found = compared(forecast.trajectories, sample, body, frame.stamp_ns * 1e-9)
                 if found is None:
                     continue
                 row, ends[body] = found
