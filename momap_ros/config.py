@@ -161,6 +161,11 @@ class ObjectMotionConfig(Settings):
     max_points_per_object: int = setting(
         400, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
     )
+    max_fit_steps: int = setting(
+        16,
+        "Trajectories that go astray are told by at most this many steps, spread evenly; the others are fitted at all.",
+        minimum=1,
+    )
     smoothing_steps: float = setting(
         0.0,
         "Motions damp changes faster than about this many steps; 0 = off: the codec already draws smooth forecasts.",

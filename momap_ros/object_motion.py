@@ -164,7 +164,12 @@ def estimate_object_motions(
 
 
 def _fitted(jobs: list[TrackJob], config: ObjectMotionConfig) -> list[RigidTracks]:
-    return fit_many_rigid_tracks(jobs, iterations=config.reweighting_iterations, smoothing_steps=config.smoothing_steps)
+    return fit_many_rigid_tracks(
+        jobs,
+        iterations=config.reweighting_iterations,
+        smoothing_steps=config.smoothing_steps,
+        max_fit_steps=config.max_fit_steps,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,14 +90,15 @@ def fit_rigid_tracks(
     iterations: int,
     weights: FloatArray | None = None,
     smoothing_steps: float = 0.0,
+    max_fit_steps: int | None = None,
 ) -> RigidTracks:
     """Fit one rigid motion per hypothesis and step, with one robust weight per trajectory.
 
     A trajectory belongs to the object or it does not, for its whole length, so its weight comes from its RMS distance
-    over all steps. Weights are Geman-McClure's with a scale of 1.5 times the median distance, until the median settles;
-    the last round is plain least squares on the inliers, the trajectories within three times the median. Where the
-    median stays above DOUBTFUL_M the same starts again from the minimal set with the least median distance, and the
-    better of the two is kept.
+    over all steps after the first. Weights are Geman-McClure's with a scale of 1.5 times the median distance, until the
+    median settles; the last round is plain least squares on the inliers, the trajectories within three times the
+    median. Where the median of plain least squares is above DOUBTFUL_M, and stays there, the same starts also from the
+    minimal set with the least median distance, and the better of the two is kept.
 
     Where the inliers of a step do not determine a rotation (fewer than three, or on a line) the step keeps the rotation
     of the step before and only its translation is fitted; where no inlier is known it keeps the whole motion. A step at
@@ -113,6 +114,8 @@ def fit_rigid_tracks(
         iterations: most rounds of fitting; 1 = plain least squares on all known trajectories.
         weights: (N, P) how much each trajectory counts, in [0, 1]; 0 = not at all; all the same where None.
         smoothing_steps: changes faster than about this many steps are damped, see `smooth_tracks`; 0 = off.
+        max_fit_steps: weights come from at most this many steps, evenly spread; the inliers are fitted at all. None =
+            no limit.
 
     Returns:
         The motions of all hypotheses.
@@ -121,11 +124,13 @@ def fit_rigid_tracks(
         ShapeError: the arrays do not describe the same points.
     """
     job = TrackJob(source_points, positions, weights)
-    return fit_many_rigid_tracks([job], iterations=iterations, smoothing_steps=smoothing_steps)[0]
+    return fit_many_rigid_tracks(
+        [job], iterations=iterations, smoothing_steps=smoothing_steps, max_fit_steps=max_fit_steps
+    )[0]
 
 
 def fit_many_rigid_tracks(
-    jobs: Sequence[TrackJob], *, iterations: int, smoothing_steps: float = 0.0
+    jobs: Sequence[TrackJob], *, iterations: int, smoothing_steps: float = 0.0, max_fit_steps: int | None = None
 ) -> list[RigidTracks]:
     """`fit_rigid_tracks` of many objects at once: the same motions to rounding, in a fraction of the time.
 
@@ -135,6 +140,7 @@ def fit_many_rigid_tracks(
         jobs: objects, or parts of their futures; any lengths.
         iterations: as for `fit_rigid_tracks`.
         smoothing_steps: as for `fit_rigid_tracks`.
+        max_fit_steps: as for `fit_rigid_tracks`.
 
     Raises:
         ShapeError: the arrays of a job do not describe the same points.
@@ -151,7 +157,15 @@ def fit_many_rigid_tracks(
             if weights is not None:
                 share[groups == number, : weights.shape[1]] = weights[moving[number]]
         usable &= share > 0
-        tracks = _fitted(moments, usable, share, groups, iterations=iterations, smoothing_steps=smoothing_steps)
+        tracks = _fitted(
+            moments,
+            usable,
+            share,
+            groups,
+            iterations=iterations,
+            smoothing_steps=smoothing_steps,
+            max_fit_steps=max_fit_steps,
+        )
         for number in batch:
             num_points, rows = jobs[number].positions.shape[1], groups == number
             for field in fields(RigidTracks):
@@ -189,23 +203,15 @@ def _fitted(
     *,
     iterations: int,
     smoothing_steps: float,
+    max_fit_steps: int | None,
 ) -> RigidTracks:
     """The motions of a batch's rows; rows of one group settle together."""
-    fit = _settled(moments, usable, share, groups, iterations=iterations)
-    doubtful = np.flatnonzero((fit.scale_m > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES))
-    if iterations > 1 and len(doubtful):
-        retried = moments.of_rows(doubtful)
-        starts = _best_minimal_sets(retried, usable[doubtful])
-        again = _settled(
-            retried, usable[doubtful], share[doubtful], groups[doubtful], iterations=iterations, start=starts
-        )
-        better = again.scale_m < fit.scale_m[doubtful]
-        for field in fields(_Fit):
-            getattr(fit, field.name)[doubtful[better]] = getattr(again, field.name)[better]
-    rotation, translation = fit.rotation, fit.translation
+    inliers = usable
+    if iterations > 1:
+        inliers = _inliers(_weighed_at(moments, max_fit_steps), usable, share, groups, iterations=iterations)
+    rotation, translation = moments.fit(inliers * share)
     if smoothing_steps > 0:
         rotation, translation = smooth_tracks(rotation, translation, smoothing_steps)
-    inliers = fit.inliers
     residual = moments.step_residuals(rotation, translation, inliers)
     motion = moments.in_input_coordinates(rotation, translation)
     valid = usable.sum(axis=1) >= MIN_TRAJECTORIES
@@ -214,6 +220,19 @@ def _fitted(
     inliers = inliers & valid[:, None]
     fraction = inliers.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
     return RigidTracks(motion, residual, inliers, fraction, valid)
+
+
+def _weighed_at(moments: Moments, max_fit_steps: int | None) -> Moments:
+    """The same at the steps that tell which trajectories belong together; at step 0, the observation, all do.
+
+    Where trajectories are known at some steps only, every step counts: a few might miss some of them.
+    """
+    count = moments.known.shape[2] - 1
+    if count < 1:
+        return moments
+    if max_fit_steps is not None and moments.whole.all():
+        count = min(count, max_fit_steps)
+    return moments.at_steps(np.linspace(0, moments.known.shape[2] - 1, count + 1).round().astype(int)[1:])
 
 
 def incremental_motions(motion_t_from_0: FloatArray) -> Float64:
@@ -260,50 +279,59 @@ def whittaker_matrix(num_steps: int, smoothing_steps: float) -> Float64:
     return np.asarray(np.linalg.inv(system))
 
 
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """Rotations (M, T, 3, 3), translations (M, T, 3), inliers (M, P), and the median distance (M,) of trajectories."""
+def _inliers(moments: Moments, usable: Bool, share: Float64, groups: npt.NDArray[np.intp], *, iterations: int) -> Bool:
+    """(M, P) trajectories that follow the motion of most; (M,) groups settle together."""
+    distance = moments.trajectory_distances(*moments.fit(usable * share))
+    doubtful = (_median_where(distance, usable) > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES)
+    again = np.flatnonzero(doubtful)
+    if not len(again):
+        return _settled(moments, distance, usable, share, groups, iterations=iterations)[0]
+    # Both starts side by side take half as many rounds as one after the other.
+    retried, count = moments.of_rows(again), len(usable)
+    started = retried.fit(_best_minimal_sets(retried, usable[again]))
+    rows = np.concatenate([np.arange(count), again])
+    inliers, scale_m = _settled(
+        moments.of_rows(rows),
+        np.concatenate([distance, retried.trajectory_distances(*started)]),
+        usable[rows],
+        share[rows],
+        np.concatenate([groups, groups[again] + groups.max() + 1]),
+        iterations=iterations,
+    )
+    better = (scale_m[again] > DOUBTFUL_M) & (scale_m[count:] < scale_m[again])
+    inliers[again[better]] = inliers[count:][better]
+    return inliers[:count]
 
-    rotation: Float64
-    translation: Float64
-    inliers: Bool
-    scale_m: Float64
 
-
-def _settled(
+def _settled(  # noqa: PLR0917  (what is known of every row)
     moments: Moments,
+    distance: FloatArray,
     usable: Bool,
     share: Float64,
     groups: npt.NDArray[np.intp],
     *,
     iterations: int,
-    start: Float64 | None = None,
-) -> _Fit:
-    """Reweighted fits from (M, P) starting weights, all usable trajectories where None; (M,) groups settle together."""
-    rotation, translation = moments.fit(usable * share if start is None else start)
-    fit = _Fit(rotation, translation, usable.copy(), np.zeros(len(usable)))
+) -> tuple[Bool, Float64]:
+    """Reweighted fits, begun from (M, P) distances: inliers (M, P) and the median distance (M,) of trajectories."""
+    inliers, scale_m = usable.copy(), np.zeros(len(usable))
     rows = np.arange(len(usable))  # those that have not settled yet; what follows holds them alone
     previous_scale = np.full(len(usable), np.inf)
     for fits_left in reversed(range(iterations - 1)):
-        distance = moments.trajectory_distances(rotation, translation)
         scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
         unsettled = np.bincount(groups, scale <= SETTLED_SHARE * previous_scale) > 0
         last = ~unsettled[groups] | (fits_left == 0)
         near = usable & (distance <= 3.0 * scale[:, None])
-        soft = usable * share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2
-        rotation, translation = moments.fit(np.where(last[:, None], near * share, soft))
-        done = rows[last]
-        fit.rotation[done], fit.translation[done] = rotation[last], translation[last]
-        fit.inliers[done], fit.scale_m[done] = near[last], scale[last]
+        inliers[rows[last]], scale_m[rows[last]] = near[last], scale[last]
         if last.all():
             break
-        previous_scale = scale
         if last.any():
             left = np.flatnonzero(~last)
-            moments, rows, groups = moments.of_rows(left), rows[left], groups[left]
-            usable, share, previous_scale = usable[left], share[left], scale[left]
-            rotation, translation = rotation[left], translation[left]
-    return fit
+            moments, rows, groups, distance = moments.of_rows(left), rows[left], groups[left], distance[left]
+            usable, share, scale = usable[left], share[left], scale[left]
+        soft = usable * share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2
+        distance = moments.trajectory_distances(*moments.fit(soft))
+        previous_scale = scale
+    return inliers, scale_m
 
 
 def _best_minimal_sets(moments: Moments, usable: Bool) -> Float64:
@@ -312,7 +340,7 @@ def _best_minimal_sets(moments: Moments, usable: Bool) -> Float64:
     Compared at a few steps and on some of the trajectories only; all that are usable count where too few are known at
     these steps.
     """
-    steps = np.unique(np.linspace(0, moments.known.shape[2] - 1, KEY_STEPS + 1).round().astype(int))[1:]
+    steps = np.unique(np.linspace(-1, moments.known.shape[2] - 1, KEY_STEPS + 1).round().astype(int))[1:]
     starts = usable.astype(np.float64)
     candidates = usable & moments.known[:, :, steps].all(axis=2)
     drawn: dict[bytes, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
@@ -330,7 +358,8 @@ def _best_minimal_sets(moments: Moments, usable: Bool) -> Float64:
             continue
         rows, voters, sets = (np.array(values) for values in zip(*those, strict=True))
         source = moments.source[rows[:, None], voters].astype(np.float64)
-        target = moments.target[rows[:, None, None], :, voters[:, None], steps[:, None]].astype(np.float64)
+        places = moments.target.reshape(*moments.known.shape, 3)
+        target = places[rows[:, None, None], voters[:, None], steps[:, None]].astype(np.float64)
         best = _median_errors(source, target, sets).argmin(axis=1)
         at = np.arange(len(rows))
         starts[rows] = 0.0
