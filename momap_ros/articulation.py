@@ -218,7 +218,7 @@ def _fit_prismatic(tracks: _Tracks) -> list[Articulation]:
     axis = _principal_axes(shift)
     positions = (shift @ axis[..., None])[..., 0]
     distance = tracks.distance_m(np.eye(3), tracks.centroid[:, None] + positions[..., None] * axis[:, None])
-    return _finished(JointKind.PRISMATIC, axis, tracks.centroid, positions, distance)
+    return _finished(JointKind.PRISMATIC, axis, tracks.centroid, positions, distance_m=distance)
 
 
 def _fit_revolute(tracks: _Tracks, quaternions: Float64) -> list[Articulation]:
@@ -240,7 +240,7 @@ def _fit_revolute(tracks: _Tracks, quaternions: Float64) -> list[Articulation]:
     turn = _turns(axis, angles)
     lever = (tracks.centroid - axis_point)[:, None, :, None]
     distance = tracks.distance_m(turn, axis_point[:, None] + (turn @ lever)[..., 0])
-    return _finished(JointKind.REVOLUTE, axis, axis_point, angles, distance)
+    return _finished(JointKind.REVOLUTE, axis, axis_point, angles, distance_m=distance)
 
 
 def _best_angles(tracks: _Tracks, axis: Float64, axis_point: Float64) -> Float64:
@@ -255,7 +255,7 @@ def _best_angles(tracks: _Tracks, axis: Float64, axis_point: Float64) -> Float64
 
 
 def _finished(
-    kind: JointKind, axis: Float64, axis_point: Float64, positions: Float64, distance_m: Float64
+    kind: JointKind, axis: Float64, axis_point: Float64, positions: Float64, *, distance_m: Float64
 ) -> list[Articulation]:
     """Joints with their signs and residuals, from (M, T) distances of the points from where they take them."""
     farthest = np.take_along_axis(positions, np.abs(positions).argmax(axis=1)[:, None], axis=1)

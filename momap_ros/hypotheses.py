@@ -88,6 +88,8 @@ def end_covariance(ends: Float64, reported: Float64, centroid: Float64) -> Float
     check_shapes(ends=(ends, "M 4 4"), reported=(reported, "4 4"))
     if len(ends) < 2:
         return np.full((6, 6), np.nan)
+    if (ends == reported).all():  # an object at rest, mostly
+        return np.zeros((6, 6))
     from scipy.spatial.transform import Rotation
 
     shift = transform_points(ends, centroid) - transform_points(reported, centroid)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -281,56 +282,84 @@ def whittaker_matrix(num_steps: int, smoothing_steps: float) -> Float64:
 
 def _inliers(moments: Moments, usable: Bool, share: Float64, groups: npt.NDArray[np.intp], *, iterations: int) -> Bool:
     """(M, P) trajectories that follow the motion of most; (M,) groups settle together."""
-    distance = moments.trajectory_distances(*moments.fit(usable * share))
-    doubtful = (_median_where(distance, usable) > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES)
+    state = _Round(moments, moments.trajectory_distances(*moments.fit(usable * share)), usable, share)
+    if iterations < 3:
+        return state.near
+    following = state.following()
+    doubtful = (following.scale_m > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES)
     again = np.flatnonzero(doubtful)
     if not len(again):
-        return _settled(moments, distance, usable, share, groups, iterations=iterations)[0]
+        return _settled(following, state.scale_m, groups, rounds=iterations - 2)[0]
     # Both starts side by side take half as many rounds as one after the other.
-    retried, count = moments.of_rows(again), len(usable)
+    retried = moments.of_rows(again)
     started = retried.fit(_best_minimal_sets(retried, usable[again]))
-    rows = np.concatenate([np.arange(count), again])
-    inliers, scale_m = _settled(
-        moments.of_rows(rows),
-        np.concatenate([distance, retried.trajectory_distances(*started)]),
-        usable[rows],
-        share[rows],
-        np.concatenate([groups, groups[again] + groups.max() + 1]),
-        iterations=iterations,
-    )
+    second = retried.trajectory_distances(*started)
+    rows, count = np.concatenate([np.arange(len(usable)), again]), len(usable)
+    both = _Round(moments.of_rows(rows), np.concatenate([following.distance, second]), usable[rows], share[rows])
+    before = np.concatenate([state.scale_m, np.full(len(again), np.inf)])
+    apart = np.concatenate([groups, groups[again] + groups.max() + 1])
+    inliers, scale_m = _settled(both, before, apart, rounds=iterations - 2)
     better = (scale_m[again] > DOUBTFUL_M) & (scale_m[count:] < scale_m[again])
     inliers[again[better]] = inliers[count:][better]
     return inliers[:count]
 
 
-def _settled(  # noqa: PLR0917  (what is known of every row)
-    moments: Moments,
-    distance: FloatArray,
-    usable: Bool,
-    share: Float64,
-    groups: npt.NDArray[np.intp],
-    *,
-    iterations: int,
-) -> tuple[Bool, Float64]:
-    """Reweighted fits, begun from (M, P) distances: inliers (M, P) and the median distance (M,) of trajectories."""
-    inliers, scale_m = usable.copy(), np.zeros(len(usable))
-    rows = np.arange(len(usable))  # those that have not settled yet; what follows holds them alone
-    previous_scale = np.full(len(usable), np.inf)
-    for fits_left in reversed(range(iterations - 1)):
-        scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
-        unsettled = np.bincount(groups, scale <= SETTLED_SHARE * previous_scale) > 0
-        last = ~unsettled[groups] | (fits_left == 0)
-        near = usable & (distance <= 3.0 * scale[:, None])
-        inliers[rows[last]], scale_m[rows[last]] = near[last], scale[last]
-        if last.all():
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """What one round of reweighting knows of M rows.
+
+    Attributes:
+        moments: of the rows.
+        distance: (M, P) RMS distance of the trajectories from the last fit.
+        usable: (M, P) trajectories that count.
+        share: (M, P) how much.
+    """
+
+    moments: Moments
+    distance: FloatArray
+    usable: Bool
+    share: Float64
+
+    @cached_property
+    def scale_m(self) -> Float64:
+        """(M,) median distance, but no less than what depth images resolve."""
+        return np.asarray(np.maximum(_median_where(self.distance, self.usable), RESIDUAL_FLOOR_M))
+
+    @property
+    def near(self) -> Bool:
+        """(M, P) trajectories within three times the median: the inliers."""
+        return np.asarray(self.usable & (self.distance <= 3.0 * self.scale_m[:, None]))
+
+    def following(self) -> _Round:
+        """The next round: fitted with the weights that the distances give."""
+        weights = self.usable * self.share / (1.0 + (self.distance / (1.5 * self.scale_m[:, None])) ** 2) ** 2
+        return replace(self, distance=self.moments.trajectory_distances(*self.moments.fit(weights)))
+
+    def of_rows(self, rows: npt.NDArray[np.intp]) -> _Round:
+        """The same of some rows only."""
+        return _Round(self.moments.of_rows(rows), self.distance[rows], self.usable[rows], self.share[rows])
+
+
+def _settled(state: _Round, before_m: Float64, groups: npt.NDArray[np.intp], *, rounds: int) -> tuple[Bool, Float64]:
+    """Inliers (M, P) and median distances (M,) once these settle.
+
+    Args:
+        state: to begin with.
+        before_m: (M,) median distances in the round before.
+        groups: (M,) rows of one number settle together.
+        rounds: at most.
+    """
+    inliers, scale_m = state.near, state.scale_m.copy()
+    rows = np.arange(len(inliers))  # those that have not settled yet; what follows holds them alone
+    for _ in range(rounds - 1):
+        unsettled = np.bincount(groups, state.scale_m <= SETTLED_SHARE * before_m) > 0
+        left = np.flatnonzero(unsettled[groups])
+        if not len(left):
             break
-        if last.any():
-            left = np.flatnonzero(~last)
-            moments, rows, groups, distance = moments.of_rows(left), rows[left], groups[left], distance[left]
-            usable, share, scale = usable[left], share[left], scale[left]
-        soft = usable * share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2
-        distance = moments.trajectory_distances(*moments.fit(soft))
-        previous_scale = scale
+        if len(left) < len(rows):
+            state, rows, groups = state.of_rows(left), rows[left], groups[left]
+        before_m, state = state.scale_m, state.following()
+        inliers[rows], scale_m[rows] = state.near, state.scale_m
     return inliers, scale_m
 
 
