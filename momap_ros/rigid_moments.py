@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -45,16 +46,18 @@ class Moments:
         for (start, end), points, trajectories in zip(pairwise(rows), sources, positions, strict=True):
             source[start:end, : len(points)] = points
             at[start:end, : len(points)] = trajectories
-            at[start:end, len(points) :] = np.nan
+            at[start:end, len(points) :] = 0
         source_known: Bool = np.asarray(np.isfinite(source).all(axis=2))
-        self.known: Bool = np.isfinite(at[..., 0] + at[..., 1] + at[..., 2]) & source_known[:, :, None]
-        self.still = self._still_steps(source, at)
+        self.known: Bool = np.repeat(source_known[:, :, None], num_steps, axis=2)
+        if not np.isfinite(at).all():
+            self.known &= np.isfinite(at[..., 0] + at[..., 1] + at[..., 2])
+        self.target = at.reshape(rows[-1], most, 3 * num_steps)
+        self.still = self._still_steps(source)
         self.origin = np.zeros((rows[-1], 3), dtype)
         for start, end in pairwise(rows):
             if end > start and source_known[start].any():
                 self.origin[start:end] = source[start, source_known[start]].mean(axis=0)
         self.source = np.where(source_known[:, :, None], source - self.origin[:, None], dtype.type(0))
-        self.target = at.reshape(rows[-1], most, 3 * num_steps)
         self.target -= np.tile(self.origin, num_steps)[:, None]
         if not self.known.all():
             at[~self.known] = 0  # the same memory
@@ -72,33 +75,45 @@ class Moments:
         part = object.__new__(Moments)
         part.source, part.origin = self.source, self.origin
         part.known, part.still = self.known[:, :, steps], self.still[:, steps]
-        part.target = self.target.reshape(*self.known.shape, 3)[:, :, steps].reshape(*self.known.shape[:2], -1)
+        at = self.target.reshape(*self.known.shape, 3)
+        part.target = np.take(at, steps, axis=2).reshape(*self.known.shape[:2], -1)
         part._sums()
         return part
 
     def _sums(self) -> None:
-        """What no weight changes."""
+        """What every fit takes."""
         self.lifted = np.concatenate([np.ones_like(self.source[..., :1]), self.source], axis=2)
-        self.mask = self.known.astype(self.target.dtype)
+        self.columns = np.ascontiguousarray(np.swapaxes(self.lifted, 1, 2))
         self.whole = (self.known == self.known[:, :, :1]).all(axis=(1, 2))  # nothing is known at some steps only
-        self.known_steps = self.mask.sum(axis=2)
-        # Of each trajectory over its known steps, as far as no motion enters its distance from it.
-        self.square = np.einsum("npk,npk->np", self.target, self.target)
-        self.square += self.known_steps * np.einsum("npc,npc->np", self.source, self.source)
+        self.known_steps = self.known.sum(axis=2).astype(self.target.dtype)
 
-    def _still_steps(self, source: FloatArray, at: FloatArray) -> Bool:
+    @cached_property
+    def mask(self) -> FloatArray:
+        """(M, P, T) 1 where known, else 0."""
+        return self.known.astype(self.target.dtype)
+
+    @cached_property
+    def square(self) -> FloatArray:
+        """(M, P) of each trajectory over its known steps, as far as no motion enters its distance from it."""
+        square = np.einsum("npk,npk->np", self.target, self.target)
+        square += self.known_steps * np.einsum("npc,npc->np", self.source, self.source)
+        return square
+
+    def _still_steps(self, source: FloatArray) -> Bool:
         """(M, T) steps at which every known trajectory is exactly where it was seen, and at least one is known."""
         still: Bool = np.asarray(self.known.any(axis=1))
+        at = self.target.reshape(*self.known.shape, 3)
         # A few trajectories tell for most steps that something moves; the others are looked at closely.
         for points in (slice(None, None, 16), slice(None)):
             steps = np.flatnonzero(still.any(axis=0))
-            moved = (at[:, points][:, :, steps] != source[:, points, None]).any(axis=3)
-            still[:, steps] &= ~(moved & self.known[:, points][..., steps]).any(axis=1)
+            moved = np.take(at[:, points], steps, axis=2) != source[:, points, None]
+            moved &= self.known[:, points][:, :, steps, None]
+            still[:, steps] &= ~moved.any(axis=1).any(axis=2)
         return still
 
     def fit(self, weights: Float64) -> tuple[Float64, Float64]:
         """(M, T, 3, 3) rotations and (M, T, 3) translations for (M, P) weights in [0, 1]."""
-        weighted = np.swapaxes(weights.astype(self.target.dtype)[..., None] * self.lifted, 1, 2)
+        weighted = weights.astype(self.target.dtype)[:, None] * self.columns
         sums = self._over_points(weighted).astype(np.float64)  # (M, 1 or T, 4)
         cross = (weighted @ self.target).astype(np.float64).reshape(len(weighted), 4, -1, 3).transpose(0, 2, 3, 1)
         supported = sums[..., 0] > 0
@@ -126,7 +141,7 @@ class Moments:
     def _over_steps(self, values: FloatArray) -> FloatArray:
         """(M, T, C) values -> (M, P, C) their sums over the known steps of each point."""
         if self.whole.all():
-            return np.asarray(values.sum(axis=1, keepdims=True) * self.mask[:, :, :1])
+            return np.asarray(values.sum(axis=1, keepdims=True) * self.known[:, :, :1])
         return np.asarray(self.mask @ values)
 
     def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:
@@ -134,14 +149,17 @@ class Moments:
         # |R x + t|^2 = |x|^2 + |t|^2 + 2 (R^T t) x, summed over the known steps by one product
         turned = 2.0 * (translation[..., None, :] @ rotation)[..., 0, :]
         square = np.concatenate([np.sum(translation**2, axis=2, keepdims=True), turned], axis=2)
-        model = np.swapaxes(_lifted_model(rotation, translation, self.target.dtype), 1, 2)
-        changed = self._over_steps(square.astype(self.target.dtype)) - 2.0 * (self.target @ model)
+        model = np.concatenate([translation[..., None], rotation], axis=3).reshape(len(rotation), -1, 4)
+        changed = self._over_steps(square.astype(self.target.dtype))
+        changed = changed - 2.0 * (self.target @ model.astype(self.target.dtype))
         total = self.square + np.einsum("npk,npk->np", changed, self.lifted)
         return np.asarray(np.sqrt(np.maximum(total, 0.0) / np.maximum(self.known_steps, 1.0)))
 
     def step_residuals(self, rotation: Float64, translation: Float64, inliers: Bool) -> Float64:
         """(M, T) RMS distance of the inliers from the motion, metres; NaN where none is known."""
-        model = _lifted_model(rotation, translation, self.target.dtype)
+        model = np.concatenate([translation[..., None], rotation], axis=3).astype(self.target.dtype)
+        # Columns [t, R] of each step's coordinates, which take (1, x, y, z) to the moved point.
+        model = np.ascontiguousarray(model.transpose(0, 3, 1, 2)).reshape(len(rotation), 4, -1)
         followers = (inliers & (self.known_steps > 0)).astype(self.target.dtype)
         square = np.zeros((len(rotation), self.target.shape[2]))
         at_once = max(1, CACHED_VALUES // max(1, self.target[:1].size))
@@ -153,20 +171,16 @@ class Moments:
             if not self.whole[rows].all():
                 error *= np.repeat(self.mask[rows], 3, axis=2)
             square[rows] = (followers[rows, None] @ error)[:, 0]
-        count = (followers[:, None] @ self.mask)[:, 0]
-        mean = square.reshape(*count.shape, 3).sum(axis=2) / np.maximum(count, 1.0)
+        count = followers.sum(axis=1)[:, None]
+        if not self.whole.all():
+            count = (followers[:, None] @ self.mask)[:, 0]
+        mean = square.reshape(*rotation.shape[:2], 3).sum(axis=2) / np.maximum(count, 1.0)
         return np.asarray(np.where(count > 0, np.sqrt(mean), np.nan))
 
     def in_input_coordinates(self, rotation: Float64, translation: Float64) -> Float64:
         """(M, T, 4, 4) the motion of points that are not relative to the mean; an identity stays exact."""
         origin = self.origin[:, None].astype(np.float64)
         return se3_from_parts(rotation, translation + origin - (rotation @ origin[..., None])[..., 0])
-
-
-def _lifted_model(rotation: Float64, translation: Float64, dtype: np.dtype[np.floating]) -> FloatArray:
-    """(M, 4, 3 T) columns [t, R] of each step's coordinates, which take (1, x, y, z) to the moved point."""
-    model = np.concatenate([translation[..., None], rotation], axis=3).astype(dtype)
-    return np.ascontiguousarray(model.transpose(0, 3, 1, 2)).reshape(len(rotation), 4, -1)
 
 
 def _hold(values: Float64, known: Bool) -> Float64:
