@@ -8,7 +8,7 @@ the centre of pixel (u, v) lies at exactly (u, v), as in ROS and OpenCV; a rigid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -81,12 +81,19 @@ class PinholeCamera:
     @cached_property
     def rays(self) -> Float32:
         """(H, W, 3) viewing rays with z = 1; a point is its ray times its depth."""
-        u = (np.arange(self.width, dtype=np.float64) - self.cx) / self.fx
-        v = (np.arange(self.height, dtype=np.float64) - self.cy) / self.fy
-        rays = np.ones((self.height, self.width, 3), np.float32)
-        rays[..., 0] = u
-        rays[..., 1] = v[:, None]
-        return rays
+        return _rays(self)
+
+
+@lru_cache(maxsize=4)
+def _rays(camera: PinholeCamera) -> Float32:
+    """Of `PinholeCamera.rays`, kept from frame to frame; read-only, because frames share it."""
+    u = (np.arange(camera.width, dtype=np.float64) - camera.cx) / camera.fx
+    v = (np.arange(camera.height, dtype=np.float64) - camera.cy) / camera.fy
+    rays = np.ones((camera.height, camera.width, 3), np.float32)
+    rays[..., 0] = u
+    rays[..., 1] = v[:, None]
+    rays.flags.writeable = False
+    return rays
 
 
 def unproject_depth(depth_m: Float32, camera: PinholeCamera) -> Float32:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from momap_ros.articulation import Articulation, PointSpread, fit_articulations
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
-from momap_ros.hypotheses import EndCluster, cluster_ends, end_covariance
+from momap_ros.hypotheses import EndCluster, agreement, cluster_ends, end_covariance, medoid
 from momap_ros.momap import PointTrajectories, direction_flags
 from momap_ros.rigid_moments import Bool
 from momap_ros.rigid_tracks import RigidTracks, TrackJob, fit_many_rigid_tracks, incremental_motions
@@ -276,7 +276,7 @@ class _Draft:
             config: thresholds and limits.
         """
         paths = _carried(tracks.motion_t_from_0, item.centroid)
-        chosen = _medoid(paths, tracks.valid) if item.hypothesis is None else item.hypothesis
+        chosen = medoid(paths, tracks.valid) if item.hypothesis is None else item.hypothesis
         displacement_m = float(np.linalg.norm(paths[chosen, -1] - paths[chosen, 0]))
         tolerance_m = max(config.moving_threshold_m, CLUSTER_SHARE * displacement_m)
         body = PointSpread.of(item.observed.T) if item.observed.size else None
@@ -330,7 +330,7 @@ class _Draft:
             farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
             probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
         centroids = transform_points(self.ends, np.nan_to_num(item.centroid))
-        weight, spread = _agreement(centroids, self.valid, self.chosen, self.tolerance_m)
+        weight, spread = agreement(centroids, self.valid, self.chosen, self.tolerance_m)
         motions, valid = (
             {future: tracks.motion_t_from_0[row] for future, row in self.rows.items()},
             bool(tracks.valid[row]),
@@ -396,21 +396,3 @@ def _joints(drafts: list[_Draft], config: ObjectMotionConfig) -> list[Articulati
 def _carried(motion_t_from_0: Float64, centroid: Float64) -> Float64:
     """(N, T, 3) where (N, T, 4, 4) motions take the centroid, metres; an unknown one starts at the origin."""
     return transform_points(motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
-
-
-def _medoid(paths: Float64, valid: Bool) -> int:
-    """The valid hypothesis whose (N, T, 3) centroid track is nearest to all others'; 0 where none is valid."""
-    indices = np.flatnonzero(valid)
-    if not len(indices):
-        return 0
-    tracks = paths[indices]
-    apart = np.linalg.norm(tracks[:, None] - tracks[None], axis=-1).mean(axis=(1, 2))
-    return int(indices[np.argmin(apart)])
-
-
-def _agreement(ends: Float64, valid: Bool, chosen: int, tolerance_m: float) -> tuple[float, float]:
-    """Share of all hypotheses that end near the chosen one, and the valid ones' RMS distance from its end, metres."""
-    if not valid.any():
-        return 0.0, 0.0
-    apart = np.linalg.norm(ends[valid] - ends[chosen], axis=-1)
-    return float(np.sum(apart <= tolerance_m) / len(ends)), float(np.sqrt(np.mean(apart**2)))

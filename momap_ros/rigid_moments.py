@@ -97,7 +97,7 @@ class Moments:
         """(M, P) of each trajectory over its known steps, as far as no motion enters its distance from it."""
         square = np.einsum("npk,npk->np", self.target, self.target)
         square += self.known_steps * np.einsum("npc,npc->np", self.source, self.source)
-        return square
+        return np.asarray(square)
 
     def _still_steps(self, source: FloatArray) -> Bool:
         """(M, T) steps at which every known trajectory is exactly where it was seen, and at least one is known."""

@@ -102,8 +102,8 @@ def assert_same(got: object, sent: object) -> None:
 def test_the_end_is_where_the_motion_takes_the_centroid() -> None:
     motion = motion_of(1, "", 2)
     (item,) = read(objects_cdr([motion], frame(), model_name="", latency_s=0.0)).objects
-    for got, sent in zip([item, *item.hypotheses], [motion, *motion.hypotheses], strict=True):
-        end, track = got.end, sent.motion_t_from_0
+    tracks = [motion.motion_t_from_0, *(other.motion_t_from_0 for other in motion.hypotheses)]
+    for end, track in zip([item.end, *(other.end for other in item.hypotheses)], tracks, strict=True):
         place = end.pose.position
         np.testing.assert_allclose([place.x, place.y, place.z], transform_points(track[-1], motion.centroid_m))
         turn = end.pose.orientation
