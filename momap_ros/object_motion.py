@@ -125,9 +125,9 @@ def estimate_object_motions(
 ) -> list[ObjectMotion]:
     """The motion of every object in the trajectories.
 
-    Hypotheses are never averaged. Each is fitted alone and one is reported. Another hypothesis agrees with it when
-    their ends differ by at most `config.moving_threshold_m` or a quarter of the reported displacement, whichever is
-    larger.
+    Hypotheses are never averaged. Each is fitted alone and one is reported; where it and the probability are given, the
+    others are followed to their ends only, unless they stand for one. Another hypothesis agrees with it when their ends
+    differ by at most `config.moving_threshold_m` or a quarter of the reported displacement, whichever is larger.
 
     Args:
         trajectories: N futures of P points; all hypotheses share step 0, the observation.
