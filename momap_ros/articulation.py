@@ -6,10 +6,12 @@ motion says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from momap_ros.geometry import (
     Float64,
@@ -100,35 +102,63 @@ class PointSpread:
 def fit_articulation(
     motion_t_from_0: FloatArray, points: PointSpread, *, min_travel_m: float, tolerance_m: float, tolerance_share: float
 ) -> Articulation:
-    """The joint that explains a track, if one does.
+    """`fit_articulations` of one object: (T, 4, 4) motion and its points."""
+    check_shapes(motion_t_from_0=(motion_t_from_0, "T 4 4"))
+    return fit_articulations(
+        motion_t_from_0[None],
+        [points],
+        min_travel_m=min_travel_m,
+        tolerance_m=tolerance_m,
+        tolerance_share=tolerance_share,
+    )[0]
 
-    A joint explains the track where its residual is at most `tolerance_m` or `tolerance_share` of how far the points
+
+def fit_articulations(
+    motion_t_from_0: FloatArray,
+    points: Sequence[PointSpread],
+    *,
+    min_travel_m: float,
+    tolerance_m: float,
+    tolerance_share: float,
+) -> list[Articulation]:
+    """The joints that explain the tracks of several objects, where one does.
+
+    A joint explains a track where its residual is at most `tolerance_m` or `tolerance_share` of how far the points
     travel, whichever is larger. The choice by residual and number of parameters follows Sturm, Stachniss and Burgard, A
     Probabilistic Framework for Learning Kinematic Models of Articulated Objects, doi:10.1613/jair.3229.
 
     Args:
-        motion_t_from_0: (T, 4, 4) rigid motion from step 0, the identity, to each step.
-        points: of the object at step 0, same frame.
+        motion_t_from_0: (M, T, 4, 4) rigid motions from step 0, the identity, to each step.
+        points: of each object at step 0, same frame.
         min_travel_m: a track whose points (RMS) never get so far is UNKNOWN.
         tolerance_m: metres.
         tolerance_share: share of the travel.
     """
-    check_shapes(motion_t_from_0=(motion_t_from_0, "T 4 4"))
-    motion = np.asarray(motion_t_from_0, np.float64)
-    travel_m = float(points.distance_m(motion, np.eye(4)).max())
-    if len(motion) < 3 or not np.isfinite(travel_m) or travel_m < min_travel_m:
-        return Articulation()
-    tolerance = max(tolerance_m, tolerance_share * travel_m)
-    slide = _fit_prismatic(motion, points)
-    quaternions = continuous_quaternions(quaternions_from_rotations(motion[:, :3, :3]))
-    best = slide
-    if 2.0 * np.linalg.norm(quaternions[:, 1:], axis=1).max() >= MIN_ANGLE_RAD:  # twice a sine: not above the angle
-        hinge = _fit_revolute(motion, points, quaternions)
-        if hinge.residual_m < (REVOLUTE_GAIN if slide.residual_m <= tolerance else 1.0) * slide.residual_m:
+    check_shapes({"M": len(points)}, motion_t_from_0=(motion_t_from_0, "M T 4 4"))
+    joints = [Articulation() for _ in points]
+    if not points or motion_t_from_0.shape[1] < 3:
+        return joints
+    tracks = _Tracks.of(np.asarray(motion_t_from_0, np.float64), points)
+    travel_m = tracks.distance_m(np.eye(3), tracks.centroid[:, None]).max(axis=1)
+    far = np.flatnonzero(np.isfinite(travel_m) & (travel_m >= min_travel_m))
+    tolerance = np.maximum(tolerance_m, tolerance_share * travel_m)
+    slides, hinges = dict(zip(far.tolist(), _fit_prismatic(tracks.of_rows(far)), strict=True)), {}
+    quaternions = np.swapaxes(
+        continuous_quaternions(quaternions_from_rotations(np.swapaxes(tracks.turn[far], 0, 1))), 0, 1
+    )
+    # Twice a sine: not above the angle.
+    turns = 2.0 * np.linalg.norm(quaternions[..., 1:], axis=-1).max(axis=1, initial=0.0) >= MIN_ANGLE_RAD
+    if turns.any():
+        fitted = _fit_revolute(tracks.of_rows(far[turns]), quaternions[turns])
+        hinges = dict(zip(far[turns].tolist(), fitted, strict=True))
+    for row, slide in slides.items():
+        best, hinge = slide, hinges.get(row)
+        gain = REVOLUTE_GAIN if slide.residual_m <= tolerance[row] else 1.0
+        if hinge is not None and hinge.residual_m < gain * slide.residual_m:
             best = hinge
-    if best.residual_m <= tolerance:
-        return best
-    return Articulation(JointKind.FREE, residual_m=best.residual_m)
+        explains = best.residual_m <= tolerance[row]
+        joints[row] = best if explains else Articulation(JointKind.FREE, residual_m=best.residual_m)
+    return joints
 
 
 def joint_motions(articulation: Articulation) -> Float64:
@@ -143,77 +173,113 @@ def joint_motions(articulation: Articulation) -> Float64:
     if articulation.kind == JointKind.PRISMATIC:
         motion[:, :3, 3] = articulation.positions[:, None] * articulation.axis
         return motion
-    motion[:, :3, :3] = _turns(articulation.axis, articulation.positions)
+    motion[:, :3, :3] = _turns(articulation.axis[None], articulation.positions[None])[0]
     motion[:, :3, 3] = articulation.axis_point - motion[:, :3, :3] @ articulation.axis_point
     return motion
 
 
-def _fit_prismatic(motion: Float64, points: PointSpread) -> Articulation:
-    """The line through the centroid's first position that its path fits best."""
-    path = transform_points(motion, points.centroid) - points.centroid
-    axis = _principal_axis(path)
-    return _finished(JointKind.PRISMATIC, axis, points.centroid, path @ axis, motion=motion, points=points)
+@dataclass(frozen=True, eq=False)
+class _Tracks:
+    """Tracks of M objects.
+
+    Attributes:
+        turn: (M, T, 3, 3) rotations.
+        path: (M, T, 3) where the motions take the centroids, metres.
+        centroid: (M, 3) at step 0.
+        covariance: (M, 3, 3) of the points.
+    """
+
+    turn: Float64
+    path: Float64
+    centroid: Float64
+    covariance: Float64
+
+    @classmethod
+    def of(cls, motion: Float64, points: Sequence[PointSpread]) -> _Tracks:
+        """Of (M, T, 4, 4) motions."""
+        centroid = np.stack([item.centroid for item in points])
+        path = transform_points(motion, centroid[:, None])
+        return cls(motion[..., :3, :3], path, centroid, np.stack([item.covariance for item in points]))
+
+    def of_rows(self, rows: npt.NDArray[np.intp]) -> _Tracks:
+        """Of some objects."""
+        return _Tracks(self.turn[rows], self.path[rows], self.centroid[rows], self.covariance[rows])
+
+    def distance_m(self, turn: Float64, path: Float64) -> Float64:
+        """(M, T) RMS distance of the points from where another motion takes them, as in PointSpread.distance_m."""
+        turned = self.turn - turn
+        square = ((turned @ self.covariance[:, None]) * turned).sum(axis=(-2, -1))
+        return np.asarray(np.sqrt(np.sum((self.path - path) ** 2, axis=-1) + np.maximum(square, 0.0)))
 
 
-def _fit_revolute(motion: Float64, points: PointSpread, quaternions: Float64) -> Articulation:
-    """The axis whose direction fits all rotations, and whose place fits the centroid's path."""
-    axis = _principal_axis(quaternions[:, 1:])
-    angles = np.unwrap(2.0 * np.arctan2(quaternions[:, 1:] @ axis, quaternions[:, 0]))
-    path = transform_points(motion, points.centroid)
+def _fit_prismatic(tracks: _Tracks) -> list[Articulation]:
+    """The lines through the centroids' first positions that their paths fit best."""
+    shift = tracks.path - tracks.centroid[:, None]
+    axis = _principal_axes(shift)
+    positions = (shift @ axis[..., None])[..., 0]
+    distance = tracks.distance_m(np.eye(3), tracks.centroid[:, None] + positions[..., None] * axis[:, None])
+    return _finished(JointKind.PRISMATIC, axis, tracks.centroid, positions, distance_m=distance)
+
+
+def _fit_revolute(tracks: _Tracks, quaternions: Float64) -> list[Articulation]:
+    """The axes whose directions fit all rotations, and whose places fit the centroids' paths."""
+    axis = _principal_axes(quaternions[..., 1:])
+    along = (quaternions[..., 1:] @ axis[..., None])[..., 0]
+    angles = np.unwrap(2.0 * np.arctan2(along, quaternions[..., 0]), axis=1)
+    shift = (tracks.path - tracks.centroid[:, None]).reshape(len(axis), -1, 1)
     # Two unit vectors across the axis: the place along it is free, and stays that of the centroid.
-    across = np.linalg.svd(axis[None])[2][1:].T
-    axis_point = points.centroid
+    across = np.swapaxes(np.linalg.svd(axis[:, None])[2][:, 1:], 1, 2)  # (M, 3, 2)
+    axis_point = tracks.centroid
     for _ in range(REFINEMENTS):
-        turn = _turns(axis, angles)
-        # (1 - R) p = c_t - R c_0, for the part of p - c_0 across the axis
-        system = np.concatenate((np.eye(3) - turn) @ across)
-        offset = np.linalg.lstsq(system, (path - points.centroid).reshape(-1), rcond=1e-9)[0]
-        axis_point = points.centroid + across @ offset
-        angles = _best_angles(motion, points, axis, axis_point)
-    return _finished(JointKind.REVOLUTE, axis, axis_point, angles, motion=motion, points=points)
+        # (1 - R) p = c_t - R c_0, for the part of p - c_0 across the axis, where 1 - R stretches all alike
+        system = ((np.eye(3) - _turns(axis, angles)) @ across[:, None]).reshape(len(axis), -1, 2)
+        transposed = np.swapaxes(system, 1, 2)
+        offset = np.linalg.pinv(transposed @ system, hermitian=True) @ (transposed @ shift)
+        axis_point = tracks.centroid + (across @ offset)[..., 0]
+        angles = _best_angles(tracks, axis, axis_point)
+    turn = _turns(axis, angles)
+    lever = (tracks.centroid - axis_point)[:, None, :, None]
+    distance = tracks.distance_m(turn, axis_point[:, None] + (turn @ lever)[..., 0])
+    return _finished(JointKind.REVOLUTE, axis, axis_point, angles, distance_m=distance)
 
 
-def _best_angles(motion: Float64, points: PointSpread, axis: Float64, axis_point: Float64) -> Float64:
-    """(T,) turns about an axis that take the points nearest to where the motions take them; 0 at step 0."""
-    lever = points.centroid - axis_point
-    reached = transform_points(motion, points.centroid) - axis_point
+def _best_angles(tracks: _Tracks, axis: Float64, axis_point: Float64) -> Float64:
+    """(M, T) turns about axes that take the points nearest to where the motions take them; 0 at step 0."""
+    lever, reached = tracks.centroid - axis_point, tracks.path - axis_point[:, None]
     # Mean over the points of (moved point)(point)^T, both relative to the axis point.
-    moment = np.einsum("ti,j->tij", reached, lever) + motion[:, :3, :3] @ points.covariance
-    across = np.eye(3) - np.outer(axis, axis)
-    sine, cosine = (np.einsum("tij,ij->t", moment, form) for form in (_cross_matrix(axis), across))
-    angles = np.unwrap(np.arctan2(sine, cosine))
-    return np.asarray(angles - angles[0])
+    moment = reached[..., None] * lever[:, None, None] + tracks.turn @ tracks.covariance[:, None]
+    across = np.eye(3) - axis[:, :, None] * axis[:, None]
+    sine, cosine = ((moment * form[:, None]).sum(axis=(-2, -1)) for form in (_cross_matrices(axis), across))
+    angles = np.unwrap(np.arctan2(sine, cosine), axis=1)
+    return np.asarray(angles - angles[:, :1])
 
 
 def _finished(
-    kind: JointKind,
-    axis: Float64,
-    axis_point: Float64,
-    positions: Float64,
-    *,
-    motion: Float64,
-    points: PointSpread,
-) -> Articulation:
-    """The joint with its sign and its residual."""
-    sign = 1.0 if positions[np.abs(positions).argmax()] >= 0 else -1.0
-    joint = Articulation(kind, sign * axis, axis_point, sign * positions + 0.0)  # no negative zeros
-    distance = points.distance_m(motion[1:], joint_motions(joint)[1:])
-    return Articulation(kind, joint.axis, axis_point, joint.positions, float(np.sqrt(np.mean(distance**2))))
+    kind: JointKind, axis: Float64, axis_point: Float64, positions: Float64, *, distance_m: Float64
+) -> list[Articulation]:
+    """Joints with their signs and residuals, from (M, T) distances of the points from where they take them."""
+    farthest = np.take_along_axis(positions, np.abs(positions).argmax(axis=1)[:, None], axis=1)
+    sign = np.where(farthest >= 0, 1.0, -1.0)
+    residual_m = np.sqrt(np.mean(distance_m[:, 1:] ** 2, axis=1)).tolist()
+    rows = zip(sign * axis, axis_point, sign * positions + 0.0, residual_m, strict=True)  # no negative zeros
+    return [Articulation(kind, *values) for values in rows]
 
 
 def _turns(axis: Float64, angles: Float64) -> Float64:
-    """(T, 3, 3) rotations about a unit axis by angles in radians (Rodrigues)."""
-    cross = _cross_matrix(axis)
-    sine, versine = np.sin(angles)[:, None, None], (1.0 - np.cos(angles))[:, None, None]
-    return np.asarray(np.eye(3) + sine * cross + versine * (cross @ cross))
+    """(M, T, 3, 3) rotations about (M, 3) unit axes by (M, T) angles in radians (Rodrigues)."""
+    cross = _cross_matrices(axis)
+    sine, versine = np.sin(angles)[..., None, None], (1.0 - np.cos(angles))[..., None, None]
+    return np.asarray(np.eye(3) + sine * cross[:, None] + versine * (cross @ cross)[:, None])
 
 
-def _principal_axis(vectors: Float64) -> Float64:
-    """(3,) unit direction along which (T, 3) vectors have the largest second moment."""
-    return np.asarray(np.linalg.eigh(vectors.T @ vectors)[1][:, 2])
+def _principal_axes(vectors: Float64) -> Float64:
+    """(M, 3) unit directions along which (M, T, 3) vectors have the largest second moment."""
+    return np.asarray(np.linalg.eigh(np.swapaxes(vectors, 1, 2) @ vectors)[1][..., 2])
 
 
-def _cross_matrix(axis: Float64) -> Float64:
-    """(3, 3) matrix that takes a vector x to axis x x."""
-    x, y, z = axis.tolist()
-    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+def _cross_matrices(axis: Float64) -> Float64:
+    """(M, 3, 3) matrices that take a vector x to axis x x."""
+    matrices = np.zeros((len(axis), 3, 3))
+    matrices[:, [2, 0, 1], [1, 2, 0]] = axis
+    matrices[:, [1, 2, 0], [2, 0, 1]] = -axis
+    return matrices

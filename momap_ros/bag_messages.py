@@ -10,12 +10,8 @@ import numpy.typing as npt
 
 from momap_ros.articulation import Articulation, JointKind
 from momap_ros.bag_types import (
-    ARTICULATION,
     CAMERA_INFO,
     IMAGE,
-    OBJECT_HYPOTHESIS,
-    OBJECT_MOTION,
-    OBJECT_MOTION_ARRAY,
     POINT_TRAJECTORIES,
     STRING,
     TRANSFORMS,
@@ -28,7 +24,6 @@ from momap_ros.geometry import (
     Float32,
     Float64,
     PinholeCamera,
-    continuous_quaternions,
     quaternions_from_rotations,
     rotations_from_quaternions,
     se3_from_parts,
@@ -37,7 +32,7 @@ from momap_ros.geometry import (
 )
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
-from momap_ros.object_motion import MotionHypothesis, ObjectMotion, object_poses
+from momap_ros.object_motion import MotionHypothesis, ObjectMotion
 from momap_ros.rgbd import UInt8
 from momap_ros.shapes import check_shapes
 
@@ -138,21 +133,6 @@ def trajectories_message(trajectories: PointTrajectories) -> Message:
     )
 
 
-def objects_message(
-    motions: Sequence[ObjectMotion], trajectories: PointTrajectories, *, model_name: str, latency_s: float
-) -> Message:
-    """Object motions as momap_ros/ObjectMotionArray; header and steps are the trajectories'."""
-    return new_message(
-        OBJECT_MOTION_ARRAY,
-        header=new_header(trajectories.stamp_ns, trajectories.frame_id),
-        horizon=new_duration(trajectories.step_s * (trajectories.num_steps - 1)),
-        time_step=new_duration(trajectories.step_s),
-        model_name=model_name,
-        latency=new_duration(latency_s),
-        objects=[_object_message(motion) for motion in motions],
-    )
-
-
 def trajectories_from_message(message: Message) -> PointTrajectories:
     """The core type of a momap_ros/PointTrajectories message."""
     hypotheses, points, steps = message.num_hypotheses, message.num_points, message.num_steps
@@ -193,46 +173,6 @@ def _quaternion_message(xyzw: Float64) -> Message:
     return new_message("geometry_msgs/msg/Quaternion", x=xyzw[0], y=xyzw[1], z=xyzw[2], w=xyzw[3])
 
 
-def _object_message(motion: ObjectMotion) -> Message:
-    return new_message(
-        OBJECT_MOTION,
-        id=motion.instance_id,
-        label=motion.label,
-        moving_probability=motion.moving_probability,
-        centroid=_xyz_message("Point", motion.centroid_m),
-        size=_xyz_message("Vector3", motion.size_m),
-        direction=_xyz_message("Vector3", motion.direction),
-        displacement=motion.displacement_m,
-        speed=motion.speed_m_s,
-        poses=_pose_messages(motion.motion_t_from_0),
-        residual=motion.residual_m.astype(np.float32),
-        inlier_fraction=motion.inlier_fraction,
-        rigid=motion.rigid,
-        valid=motion.valid,
-        hypothesis_weight=motion.hypothesis_weight,
-        hypothesis_spread=motion.hypothesis_spread_m,
-        end=_end_message(motion, motion.motion_t_from_0, motion.end_covariance),
-        hypotheses=[
-            new_message(
-                OBJECT_HYPOTHESIS,
-                weight=item.weight,
-                poses=_pose_messages(item.motion_t_from_0),
-                end=_end_message(motion, item.motion_t_from_0, item.end_covariance),
-            )
-            for item in motion.hypotheses
-        ],
-        articulation=new_message(
-            ARTICULATION,
-            kind=int(motion.articulation.kind),
-            axis=_xyz_message("Vector3", motion.articulation.axis),
-            axis_point=_xyz_message("Point", motion.articulation.axis_point),
-            positions=motion.articulation.positions.astype(np.float32),
-            residual=motion.articulation.residual_m,
-        ),
-        **{name: np.asarray(getattr(motion, name), np.int8) for name in _FLAGS},
-    )
-
-
 def _object_from_message(item: Message) -> ObjectMotion:
     return ObjectMotion(
         instance_id=int(item.id),
@@ -264,22 +204,6 @@ def _object_from_message(item: Message) -> ObjectMotion:
         ),
         **{name: np.asarray(getattr(item, name), np.int8) for name in _FLAGS},
     )
-
-
-def _pose_messages(motion: Float64) -> list[Message]:
-    """(T, 4, 4) as geometry_msgs/Pose, neighbours' quaternions without jumps of sign."""
-    quaternions = xyzw_from_wxyz(continuous_quaternions(quaternions_from_rotations(motion[:, :3, :3])))
-    return [
-        new_message(
-            "geometry_msgs/msg/Pose", position=_xyz_message("Point", position), orientation=_quaternion_message(q)
-        )
-        for position, q in zip(motion[:, :3, 3], quaternions, strict=True)
-    ]
-
-
-def _end_message(motion: ObjectMotion, motion_t_from_0: Float64, covariance: Float64) -> Message:
-    (pose,) = _pose_messages(object_poses(motion_t_from_0[-1:], motion.centroid_m))
-    return new_message("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=covariance.reshape(-1))
 
 
 def _motion(poses: Sequence[Message]) -> Float64:

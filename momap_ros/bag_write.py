@@ -13,7 +13,6 @@ from momap_ros.bag_messages import (
     color_message,
     depth_message,
     instances_message,
-    objects_message,
     string_message,
     trajectories_message,
     transform_message,
@@ -33,6 +32,7 @@ from momap_ros.files import atomic_path
 from momap_ros.geometry import Float64
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
+from momap_ros.object_cdr import objects_cdr
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.rgbd import RGBDFrame, UInt8
 
@@ -162,8 +162,8 @@ class BagWriter:
         """Write one forecast as the forecast node would publish it, logged at its stamp."""
         stamp_ns = trajectories.stamp_ns
         self.write(TRAJECTORIES_TOPIC, POINT_TRAJECTORIES, trajectories_message(trajectories), stamp_ns)
-        message = objects_message(objects, trajectories, model_name=model_name, latency_s=latency_s)
-        self.write(OBJECT_MOTIONS_TOPIC, OBJECT_MOTION_ARRAY, message, stamp_ns)
+        data = objects_cdr(objects, trajectories, model_name=model_name, latency_s=latency_s)
+        self.write_serialized(OBJECT_MOTIONS_TOPIC, OBJECT_MOTION_ARRAY, data, stamp_ns)
 
 
 def _lift_content(folder: Path, parent: Path) -> None:

@@ -161,11 +161,9 @@ class ObjectMotionConfig(Settings):
     max_points_per_object: int = setting(
         400, "At most this many trajectories of an object enter its fit.", minimum=3, maximum=100_000
     )
+    max_fit_steps: int = setting(16, "At most this many steps, spread evenly, tell what goes astray.", minimum=1)
     smoothing_steps: float = setting(
-        0.0,
-        "Motions damp changes faster than about this many steps; 0 = off: the codec already draws smooth forecasts.",
-        minimum=0.0,
-        maximum=1000.0,
+        0.0, "Motions damp changes faster than about this many steps; 0 = off.", minimum=0.0, maximum=1000.0
     )
     max_hypotheses: int = setting(
         3, "At most this many different ends of an object are told apart, the most frequent first.", minimum=1

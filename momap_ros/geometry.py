@@ -8,7 +8,7 @@ the centre of pixel (u, v) lies at exactly (u, v), as in ROS and OpenCV; a rigid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.floating]
 
 # From so many matrices on a Newton iteration over all of them is faster than LAPACK, one after the other.
-MANY_MATRICES = 100
+MANY_MATRICES = 30
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,19 @@ class PinholeCamera:
     @cached_property
     def rays(self) -> Float32:
         """(H, W, 3) viewing rays with z = 1; a point is its ray times its depth."""
-        u = (np.arange(self.width, dtype=np.float64) - self.cx) / self.fx
-        v = (np.arange(self.height, dtype=np.float64) - self.cy) / self.fy
-        rays = np.ones((self.height, self.width, 3), np.float32)
-        rays[..., 0] = u
-        rays[..., 1] = v[:, None]
-        return rays
+        return _rays(self)
+
+
+@lru_cache(maxsize=4)
+def _rays(camera: PinholeCamera) -> Float32:
+    """Of `PinholeCamera.rays`, kept from frame to frame; read-only, because frames share it."""
+    u = (np.arange(camera.width, dtype=np.float64) - camera.cx) / camera.fx
+    v = (np.arange(camera.height, dtype=np.float64) - camera.cy) / camera.fy
+    rays = np.ones((camera.height, camera.width, 3), np.float32)
+    rays[..., 0] = u
+    rays[..., 1] = v[:, None]
+    rays.flags.writeable = False
+    return rays
 
 
 def unproject_depth(depth_m: Float32, camera: PinholeCamera) -> Float32:
@@ -218,7 +225,8 @@ def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float6
 
     With A = U diag(s1, s2, s3) V^T and the sign d of its determinant, R = U diag(1, 1, d) V^T. The cofactor matrix of A
     is R V diag(d s2 s3, d s1 s3, s1 s2) V^T, so A + cof(A) / s1 is R times a positive definite matrix, for mirrors and
-    planes too: its polar factor, to which Newton's iteration converges quadratically, is R.
+    planes too: its polar factor is R. A polynomial comes near it; Newton's iteration, which converges quadratically,
+    takes away what is left.
 
     Reference: N. Higham, Functions of Matrices (2008), doi:10.1137/1.9780898717778, Sec. 8.3 and 8.6.
 
@@ -237,10 +245,12 @@ def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float6
         return np.where(known[..., None, None], left @ right_t, np.eye(3)), np.asarray(known)
     # One row of numbers per entry, (3, 3, M): several times faster than matrices one after the other.
     planes = np.ascontiguousarray(covariances.reshape(-1, 3, 3).transpose(1, 2, 0), np.float64)
-    first, second = _first_singular_values(planes)
+    cofactors = _cofactors(planes)
+    first, second, determinant = _singular_values(planes, cofactors)
     determined = second >= min_spread
-    lifted = planes + _cofactors(planes) / np.where(determined, first, 1.0)
-    matrix = np.where(determined, lifted, np.eye(3)[..., None])
+    planes, cofactors = (np.where(determined, values, np.eye(3)[..., None]) for values in (planes, cofactors))
+    first, second, determinant = (np.where(determined, values, 1.0) for values in (first, second, determinant))
+    matrix = _polar_factor(planes + cofactors / first, first, second, determinant / (first * second))
     for _ in range(20):
         inverse_t = _cofactors(matrix)
         inverse_t /= (matrix[0] * inverse_t[0]).sum(axis=0)
@@ -253,22 +263,36 @@ def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float6
     return matrix.transpose(2, 0, 1).reshape(covariances.shape), determined.reshape(covariances.shape[:-2])
 
 
-def _first_singular_values(planes: Float64) -> tuple[Float64, Float64]:
-    """The two largest singular values of (3, 3, M) matrices."""
+def _polar_factor(lifted: Float64, first: Float64, second: Float64, third: Float64) -> Float64:
+    """The polar factor of (3, 3, M) matrices A + cof(A) / s1, to rounding times their condition.
+
+    Their singular values are a = s1 + s2 s3 / s1 and twice b = s2 + s3, with the determinant's sign in s3. So the
+    polynomial X (1/b + b / (a (a + b)) - X^T X / (a b (a + b))) has singular values 1.
+    """
+    a = first + second * third / first
+    b = np.maximum(second + third, np.finfo(float).eps * a)
+    square = np.einsum("kim,kjm->ijm", lifted, lifted)
+    square *= -1.0 / (a * b * (a + b))
+    square[[0, 1, 2], [0, 1, 2]] += 1.0 / b + b / (a * (a + b))
+    return np.asarray(np.einsum("ikm,kjm->ijm", lifted, square))
+
+
+def _singular_values(planes: Float64, cofactors: Float64) -> tuple[Float64, Float64, Float64]:
+    """The two largest singular values of (3, 3, M) matrices, and the determinants."""
     squared = np.einsum("kim,kjm->ijm", planes, planes)
     mean = np.trace(squared) / 3.0
-    centred = squared - mean * np.eye(3)[..., None]
-    radius = np.sqrt(_squared_norm(centred) / 6.0)
-    determinant = (centred[0] * _cofactors(centred)[0]).sum(axis=0)
-    cosine = np.clip(determinant / np.maximum(2.0 * radius**3, np.finfo(float).tiny), -1.0, 1.0)
+    squared[[0, 1, 2], [0, 1, 2]] -= mean
+    radius = np.sqrt(_squared_norm(squared) / 6.0)
+    cubic = (squared[0] * _cofactors(squared)[0]).sum(axis=0)
+    cosine = np.clip(cubic / np.maximum(2.0 * radius**3, np.finfo(float).tiny), -1.0, 1.0)
     first = mean + 2.0 * radius * np.cos(np.arccos(cosine) / 3.0)
     # The other two from their product and sum: as roots of the cubic they would be good to half the digits only.
     divisor = np.maximum(first, np.finfo(float).tiny)
-    cofactors = _cofactors(planes)
-    product = (planes[0] * cofactors[0]).sum(axis=0) ** 2 / divisor
+    determinant = (planes[0] * cofactors[0]).sum(axis=0)
+    product = determinant**2 / divisor
     half = 0.5 * (_squared_norm(cofactors) - product) / divisor
     second = half + np.sqrt(np.maximum(half**2 - product, 0.0))
-    return np.sqrt(first), np.sqrt(np.maximum(second, 0.0))
+    return np.sqrt(first), np.sqrt(np.maximum(second, 0.0)), determinant
 
 
 def _cofactors(planes: Float64) -> Float64:

@@ -88,9 +88,29 @@ def end_covariance(ends: Float64, reported: Float64, centroid: Float64) -> Float
     check_shapes(ends=(ends, "M 4 4"), reported=(reported, "4 4"))
     if len(ends) < 2:
         return np.full((6, 6), np.nan)
+    if (ends == reported).all():  # an object at rest, mostly
+        return np.zeros((6, 6))
     from scipy.spatial.transform import Rotation
 
     shift = transform_points(ends, centroid) - transform_points(reported, centroid)
     turn = Rotation.from_matrix(ends[:, :3, :3] @ reported[:3, :3].T).as_rotvec()
     deviation = np.concatenate([shift, turn], axis=1)
     return np.asarray(deviation.T @ deviation / (len(ends) - 1))
+
+
+def medoid(paths: Float64, valid: npt.NDArray[np.bool_]) -> int:
+    """The valid hypothesis whose (N, T, 3) centroid track is nearest to all others'; 0 where none is valid."""
+    indices = np.flatnonzero(valid)
+    if not len(indices):
+        return 0
+    tracks = paths[indices]
+    apart = np.linalg.norm(tracks[:, None] - tracks[None], axis=-1).mean(axis=(1, 2))
+    return int(indices[np.argmin(apart)])
+
+
+def agreement(ends: Float64, valid: npt.NDArray[np.bool_], chosen: int, tolerance_m: float) -> tuple[float, float]:
+    """Share of all hypotheses that end near the chosen one, and the valid ones' RMS distance from its end, metres."""
+    if not valid.any():
+        return 0.0, 0.0
+    apart = np.linalg.norm(ends[valid] - ends[chosen], axis=-1)
+    return float(np.sum(apart <= tolerance_m) / len(ends)), float(np.sqrt(np.mean(apart**2)))

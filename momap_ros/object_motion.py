@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from momap_ros.articulation import Articulation, PointSpread, fit_articulation
+from momap_ros.articulation import Articulation, PointSpread, fit_articulations
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.geometry import Float64, FloatArray, se3_from_parts, transform_points
-from momap_ros.hypotheses import EndCluster, cluster_ends, end_covariance
+from momap_ros.hypotheses import EndCluster, agreement, cluster_ends, end_covariance, medoid
 from momap_ros.momap import PointTrajectories, direction_flags
 from momap_ros.rigid_moments import Bool
 from momap_ros.rigid_tracks import RigidTracks, TrackJob, fit_many_rigid_tracks, incremental_motions
@@ -125,9 +125,9 @@ def estimate_object_motions(
 ) -> list[ObjectMotion]:
     """The motion of every object in the trajectories.
 
-    Hypotheses are never averaged. Each is fitted alone and one is reported. Another hypothesis agrees with it when
-    their ends differ by at most `config.moving_threshold_m` or a quarter of the reported displacement, whichever is
-    larger.
+    Hypotheses are never averaged. Each is fitted alone and one is reported; where it and the probability are given, the
+    others are followed to their ends only, unless they stand for one. Another hypothesis agrees with it when their ends
+    differ by at most `config.moving_threshold_m` or a quarter of the reported displacement, whichever is larger.
 
     Args:
         trajectories: N futures of P points; all hypotheses share step 0, the observation.
@@ -149,22 +149,21 @@ def estimate_object_motions(
         if instance_id != 0
     ]
     # All objects are fitted together: most of what a fit of one takes is not arithmetic.
-    whole = _fitted([item.job(item.chosen) for item in objects], config)
-    others = [item for item in objects if item.chosen is not None]
-    ends = iter(_fitted([item.job(ends_only=True) for item in others], config))
-    drafts = [
-        _Draft.of(item, tracks, tracks if item.chosen is None else next(ends), config)
-        for item, tracks in zip(objects, whole, strict=True)
-    ]
-    missing = [draft for draft in drafts if draft.missing]
-    found = _fitted([draft.item.job(draft.missing) for draft in missing], config)
-    for draft, tracks in zip(missing, found, strict=True):
-        draft.known.update(zip(draft.missing, tracks.motion_t_from_0, strict=True))
-    return [draft.motion(config) for draft in drafts]
+    fitted = _fitted([item.job(ends_only=item.ends_only) for item in objects], config)
+    drafts = [_Draft.of(item, tracks, config) for item, tracks in zip(objects, fitted, strict=True)]
+    partial = [draft for draft in drafts if draft.item.ends_only]
+    whole = iter(_fitted([draft.item.job(draft.wanted) for draft in partial], config))
+    drafts = [draft.completed(next(whole)) if draft.item.ends_only else draft for draft in drafts]
+    return [draft.motion(joint, config) for draft, joint in zip(drafts, _joints(drafts, config), strict=True)]
 
 
 def _fitted(jobs: list[TrackJob], config: ObjectMotionConfig) -> list[RigidTracks]:
-    return fit_many_rigid_tracks(jobs, iterations=config.reweighting_iterations, smoothing_steps=config.smoothing_steps)
+    return fit_many_rigid_tracks(
+        jobs,
+        iterations=config.reweighting_iterations,
+        smoothing_steps=config.smoothing_steps,
+        max_fit_steps=config.max_fit_steps,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,9 +225,9 @@ class _Object:
         )
 
     @property
-    def chosen(self) -> list[int] | None:
-        """The one hypothesis whose whole track is asked for, where of the others only the ends are; else None."""
-        return None if self.hypothesis is None or self.probability is None else [self.hypothesis]
+    def ends_only(self) -> bool:
+        """Whether the ends of all hypotheses tell which of them are followed to the end."""
+        return self.hypothesis is not None and self.probability is not None
 
     def job(self, hypotheses: list[int] | None = None, *, ends_only: bool = False) -> TrackJob:
         """The trajectories in these hypotheses, in all where None; their first and last step where `ends_only`."""
@@ -243,106 +242,120 @@ class _Object:
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """An object whose reported future is fitted, and for whose other ends it is known which futures stand for them.
+    """An object of which it is known which future is reported, and which futures stand for the different ends.
 
     Attributes:
         item: the object.
-        tracks: of all futures, or of the reported one.
-        row: of the reported future in `tracks`.
+        tracks: of all futures, or of those that `rows` names.
+        rows: future -> its row in `tracks`.
         chosen: the reported future.
-        paths: (., T, 3) the centroid's in `tracks`.
         ends: (N, 4, 4) motion to the last step in every future.
         valid: (N,) futures in which the object has a motion.
-        body: its points; None where not valid.
+        body: its points; None without any.
         tolerance_m: ends of futures that agree are no farther apart.
         clusters: of the ends, as many as are reported.
-        known: (T, 4, 4) whole motions by future.
-        path: what ObjectMotion says of the centroid's path, by field.
     """
 
     item: _Object
     tracks: RigidTracks
-    row: int
+    rows: dict[int, int]
     chosen: int
-    paths: Float64
     ends: Float64
     valid: Bool
     body: PointSpread | None
     tolerance_m: float
     clusters: list[EndCluster]
-    known: dict[int, Float64]
-    path: dict[str, Any]
 
     @classmethod
-    def of(cls, item: _Object, tracks: RigidTracks, every: RigidTracks, config: ObjectMotionConfig) -> _Draft:
+    def of(cls, item: _Object, tracks: RigidTracks, config: ObjectMotionConfig) -> _Draft:
         """Choose the future, where that is open, and group the ends.
 
         Args:
             item: the object.
-            tracks: of all futures, or of `item.chosen`.
-            every: of all futures, whole or their ends.
+            tracks: of all futures, whole or, where `item.ends_only`, their first and last step.
             config: thresholds and limits.
         """
-        paths = _carried(tracks, item.centroid)
-        chosen = _medoid(paths, tracks.valid) if item.hypothesis is None else item.hypothesis
-        row = chosen if item.chosen is None else 0
-        ends = every.motion_t_from_0[:, -1]
-        ends[chosen] = tracks.motion_t_from_0[row, -1]
-        path = _path_numbers(paths[row], item.step_s, config.moving_threshold_m)
-        tolerance_m = max(config.moving_threshold_m, CLUSTER_SHARE * path["displacement_m"])
-        body = PointSpread.of(item.observed.T) if tracks.valid[row] else None
-        clusters = [] if body is None else cluster_ends(ends, every.valid, body, tolerance_m)
+        paths = _carried(tracks.motion_t_from_0, item.centroid)
+        chosen = medoid(paths, tracks.valid) if item.hypothesis is None else item.hypothesis
+        displacement_m = float(np.linalg.norm(paths[chosen, -1] - paths[chosen, 0]))
+        tolerance_m = max(config.moving_threshold_m, CLUSTER_SHARE * displacement_m)
+        body = PointSpread.of(item.observed.T) if item.observed.size else None
+        ends = tracks.motion_t_from_0[:, -1].copy()
+        clusters = [] if body is None else cluster_ends(ends, tracks.valid, body, tolerance_m)
         return cls(
             item,
             tracks,
-            row,
+            {future: future for future in range(len(ends))},
             chosen,
-            paths=paths,
             ends=ends,
-            valid=every.valid,
+            valid=tracks.valid,
             body=body,
             tolerance_m=tolerance_m,
             clusters=clusters[: config.max_hypotheses],
-            known={chosen: tracks.motion_t_from_0[row]},
-            path=path,
         )
 
     @property
-    def missing(self) -> list[int]:
-        """Futures that stand for a cluster and whose whole motion is not known."""
-        return [cluster.representative for cluster in self.clusters if cluster.representative not in self.known]
+    def wanted(self) -> list[int]:
+        """Futures whose whole motion is reported."""
+        return list(dict.fromkeys([self.chosen, *(cluster.representative for cluster in self.clusters)]))
 
-    def motion(self, config: ObjectMotionConfig) -> ObjectMotion:
-        """The result; nothing may be missing."""
+    @property
+    def row(self) -> int:
+        """Row of the reported future in `tracks`."""
+        return self.rows[self.chosen]
+
+    def completed(self, whole: RigidTracks) -> _Draft:
+        """With the whole motions of the futures wanted."""
+        rows = {future: row for row, future in enumerate(self.wanted)}
+        self.ends[self.chosen] = whole.motion_t_from_0[rows[self.chosen], -1]
+        return replace(self, tracks=whole, rows=rows)
+
+    def rigid_motion(self, config: ObjectMotionConfig) -> Float64 | None:
+        """(T, 4, 4) the reported motion, where it is that of a rigid body."""
+        residual_m, valid = self.tracks.residual_m[self.row], self.tracks.valid[self.row]
+        rigid = valid and np.nanmax(residual_m) <= config.rigid_residual_m
+        return self.tracks.motion_t_from_0[self.row] if rigid else None
+
+    def motion(self, joint: Articulation | None, config: ObjectMotionConfig) -> ObjectMotion:
+        """The result.
+
+        Args:
+            joint: of a rigid motion, else None.
+            config: thresholds and limits.
+        """
         item, tracks, row = self.item, self.tracks, self.row
+        paths = _carried(tracks.motion_t_from_0, item.centroid)
         probability = item.probability
         if probability is None:
-            farthest = np.linalg.norm(self.paths - self.paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
+            farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
             probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
         centroids = transform_points(self.ends, np.nan_to_num(item.centroid))
-        weight, spread = _agreement(centroids, self.valid, self.chosen, self.tolerance_m)
-        own, residual, valid = tracks.motion_t_from_0[row], tracks.residual_m[row], bool(tracks.valid[row])
-        rigid = valid and bool(np.nanmax(residual) <= config.rigid_residual_m)
+        weight, spread = agreement(centroids, self.valid, self.chosen, self.tolerance_m)
+        motions, valid = (
+            {future: tracks.motion_t_from_0[row] for future, row in self.rows.items()},
+            bool(tracks.valid[row]),
+        )
         return ObjectMotion(
             instance_id=item.instance_id,
             label=item.label,
             moving_probability=probability,
             centroid_m=item.centroid,
             size_m=np.ptp(item.observed, axis=1) if item.observed.size else np.zeros(3),
-            motion_t_from_0=own,
-            residual_m=residual,
+            motion_t_from_0=motions[self.chosen],
+            residual_m=tracks.residual_m[row],
             inlier_fraction=float(tracks.inlier_fraction[row]),
-            rigid=rigid,
+            rigid=joint is not None,
             valid=valid,
             hypothesis_weight=weight,
             hypothesis_spread_m=spread,
             end_covariance=end_covariance(self.ends[self.valid], self.ends[self.chosen], item.centroid),
             hypotheses=tuple(
-                MotionHypothesis(cluster.weight, self.known[cluster.representative], cluster.end_covariance)
+                MotionHypothesis(cluster.weight, motions[cluster.representative], cluster.end_covariance)
                 for cluster in self.clusters
+                if valid
             ),
-            articulation=_articulation(own, self.body if rigid else None, config),
-            **self.path,
+            articulation=joint or Articulation(),
+            **_path_numbers(paths[row], item.step_s, config.moving_threshold_m),
         )
 
 
@@ -362,37 +375,24 @@ def _path_numbers(path: Float64, step_s: float, threshold_m: float) -> dict[str,
     }
 
 
-def _articulation(motion_t_from_0: Float64, body: PointSpread | None, config: ObjectMotionConfig) -> Articulation:
-    """The joint of a rigid body's track; UNKNOWN without a body."""
-    if body is None:
-        return Articulation()
-    return fit_articulation(
-        motion_t_from_0,
-        body,
-        min_travel_m=config.joint_min_travel_m,
-        tolerance_m=config.joint_tolerance_m,
-        tolerance_share=config.joint_tolerance_share,
+def _joints(drafts: list[_Draft], config: ObjectMotionConfig) -> list[Articulation | None]:
+    """The joint of every rigid motion; None where there is no rigid motion."""
+    rigid = [(draft.rigid_motion(config), draft.body) for draft in drafts]
+    known = [(motion, body) for motion, body in rigid if motion is not None and body is not None]
+    if not known:
+        return [None for _ in drafts]
+    joints = iter(
+        fit_articulations(
+            np.stack([motion for motion, _ in known]),
+            [body for _, body in known],
+            min_travel_m=config.joint_min_travel_m,
+            tolerance_m=config.joint_tolerance_m,
+            tolerance_share=config.joint_tolerance_share,
+        )
     )
+    return [None if motion is None or body is None else next(joints) for motion, body in rigid]
 
 
-def _carried(tracks: RigidTracks, centroid: Float64) -> Float64:
-    """(N, T, 3) where the motions take the centroid, metres; an unknown one starts at the origin."""
-    return transform_points(tracks.motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]
-
-
-def _medoid(paths: Float64, valid: Bool) -> int:
-    """The valid hypothesis whose (N, T, 3) centroid track is nearest to all others'; 0 where none is valid."""
-    indices = np.flatnonzero(valid)
-    if not len(indices):
-        return 0
-    tracks = paths[indices]
-    apart = np.linalg.norm(tracks[:, None] - tracks[None], axis=-1).mean(axis=(1, 2))
-    return int(indices[np.argmin(apart)])
-
-
-def _agreement(ends: Float64, valid: Bool, chosen: int, tolerance_m: float) -> tuple[float, float]:
-    """Share of all hypotheses that end near the chosen one, and the valid ones' RMS distance from its end, metres."""
-    if not valid.any():
-        return 0.0, 0.0
-    apart = np.linalg.norm(ends[valid] - ends[chosen], axis=-1)
-    return float(np.sum(apart <= tolerance_m) / len(ends)), float(np.sqrt(np.mean(apart**2)))
+def _carried(motion_t_from_0: Float64, centroid: Float64) -> Float64:
+    """(N, T, 3) where (N, T, 4, 4) motions take the centroid, metres; an unknown one starts at the origin."""
+    return transform_points(motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]

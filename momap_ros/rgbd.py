@@ -48,10 +48,11 @@ class RGBDFrame:
         check_shapes(size, rgb=(self.rgb, "H W 3"), depth_m=(self.depth_m, "H W"))
         if self.rgb.dtype != np.uint8 or self.depth_m.dtype != np.float32:
             raise FrameError(f"expected rgb uint8 and depth_m float32, got {self.rgb.dtype} and {self.depth_m.dtype}")
-        measured = self.depth_m[~np.isnan(self.depth_m)]
-        if measured.size and not (measured.min() > 0 and np.isfinite(measured.max())):
+        # NaN where nothing was measured, and then no comparison holds.
+        nearest, farthest = (reduce(self.depth_m, axis=None) for reduce in (np.fmin.reduce, np.fmax.reduce))
+        if nearest <= 0 or np.isinf(farthest):
             raise FrameError(
-                f"depth_m: expected positive finite metres or NaN, got values in [{measured.min()}, {measured.max()}]; "
+                f"depth_m: expected positive finite metres or NaN, got values in [{nearest}, {farthest}]; "
                 "decode the depth image with momap_ros.ros.conversions or set missing readings to NaN"
             )
 

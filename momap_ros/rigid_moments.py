@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +25,7 @@ class Moments:
     distances are good to 0.1 mm.
 
     Attributes:
-        target: (M, 3, P, T) positions, one plane per coordinate; 0 where not known.
+        target: (M, P, 3 T) positions, step after step as they come; 0 where not known.
         source: (M, P, 3) points at step 0; 0 where not known.
         known: (M, P, T) positions that are known, of source points that are.
         origin: (M, 3) what the coordinates are relative to.
@@ -37,27 +38,29 @@ class Moments:
             sources: (P, 3) of each object, metres; NaN = unknown.
             positions: (N, P, T, 3) of each object, all of one T and dtype; NaN = unknown.
         """
-        dtype = positions[0].dtype
+        dtype, num_steps = positions[0].dtype, positions[0].shape[2]
         rows = np.cumsum([0, *(len(trajectories) for trajectories in positions)]).tolist()
         most = max(len(source) for source in sources)
         source = np.full((rows[-1], most, 3), np.nan, dtype)
-        # One plane per coordinate: several times faster than a last axis of length three.
-        self.target = np.empty((rows[-1], 3, most, positions[0].shape[2]), dtype)
+        at = np.empty((rows[-1], most, num_steps, 3), dtype)
         for (start, end), points, trajectories in zip(pairwise(rows), sources, positions, strict=True):
             source[start:end, : len(points)] = points
-            self.target[start:end, :, : len(points)] = trajectories.transpose(0, 3, 1, 2)
-            self.target[start:end, :, len(points) :] = np.nan
+            at[start:end, : len(points)] = trajectories
+            at[start:end, len(points) :] = 0
         source_known: Bool = np.asarray(np.isfinite(source).all(axis=2))
-        self.known: Bool = np.isfinite(self.target.sum(axis=1)) & source_known[:, :, None]
+        self.known: Bool = np.repeat(source_known[:, :, None], num_steps, axis=2)
+        if not np.isfinite(at).all():
+            self.known &= np.isfinite(at[..., 0] + at[..., 1] + at[..., 2])
+        self.target = at.reshape(rows[-1], most, 3 * num_steps)
         self.still = self._still_steps(source)
         self.origin = np.zeros((rows[-1], 3), dtype)
         for start, end in pairwise(rows):
             if end > start and source_known[start].any():
                 self.origin[start:end] = source[start, source_known[start]].mean(axis=0)
         self.source = np.where(source_known[:, :, None], source - self.origin[:, None], dtype.type(0))
-        self.target -= self.origin[:, :, None, None]
+        self.target -= np.tile(self.origin, num_steps)[:, None]
         if not self.known.all():
-            self.target = np.where(self.known[:, None], self.target, dtype.type(0))
+            at[~self.known] = 0  # the same memory
         self._sums()
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> Moments:
@@ -67,93 +70,117 @@ class Moments:
             setattr(part, name, values[rows])
         return part
 
+    def at_steps(self, steps: npt.NDArray[np.intp]) -> Moments:
+        """The same at some steps only."""
+        part = object.__new__(Moments)
+        part.source, part.origin = self.source, self.origin
+        part.known, part.still = self.known[:, :, steps], self.still[:, steps]
+        at = self.target.reshape(*self.known.shape, 3)
+        part.target = np.take(at, steps, axis=2).reshape(*self.known.shape[:2], -1)
+        part._sums()
+        return part
+
     def _sums(self) -> None:
-        """What no weight changes."""
+        """What every fit takes."""
         self.lifted = np.concatenate([np.ones_like(self.source[..., :1]), self.source], axis=2)
-        self.mask = self.known.astype(self.target.dtype)
+        self.columns = np.ascontiguousarray(np.swapaxes(self.lifted, 1, 2))
         self.whole = (self.known == self.known[:, :, :1]).all(axis=(1, 2))  # nothing is known at some steps only
-        self.known_steps = self.mask.sum(axis=2)
-        self.source_square = np.sum(self.source**2, axis=2)
-        self.target_square = np.einsum("ncpt,ncpt->np", self.target, self.target)
+        self.known_steps = self.known.sum(axis=2).astype(self.target.dtype)
+
+    @cached_property
+    def mask(self) -> FloatArray:
+        """(M, P, T) 1 where known, else 0."""
+        return self.known.astype(self.target.dtype)
+
+    @cached_property
+    def square(self) -> FloatArray:
+        """(M, P) of each trajectory over its known steps, as far as no motion enters its distance from it."""
+        square = np.einsum("npk,npk->np", self.target, self.target)
+        square += self.known_steps * np.einsum("npc,npc->np", self.source, self.source)
+        return np.asarray(square)
 
     def _still_steps(self, source: FloatArray) -> Bool:
         """(M, T) steps at which every known trajectory is exactly where it was seen, and at least one is known."""
         still: Bool = np.asarray(self.known.any(axis=1))
+        at = self.target.reshape(*self.known.shape, 3)
         # A few trajectories tell for most steps that something moves; the others are looked at closely.
         for points in (slice(None, None, 16), slice(None)):
             steps = np.flatnonzero(still.any(axis=0))
-            seen = source[:, points].transpose(0, 2, 1)[..., None]
-            moved = (self.target[:, :, points][..., steps] != seen).any(axis=1)
-            still[:, steps] &= ~(moved & self.known[:, points][..., steps]).any(axis=1)
+            moved = np.take(at[:, points], steps, axis=2) != source[:, points, None]
+            moved &= self.known[:, points][:, :, steps, None]
+            still[:, steps] &= ~moved.any(axis=1).any(axis=2)
         return still
 
     def fit(self, weights: Float64) -> tuple[Float64, Float64]:
         """(M, T, 3, 3) rotations and (M, T, 3) translations for (M, P) weights in [0, 1]."""
-        weighted = np.swapaxes(weights.astype(self.target.dtype)[..., None] * self.lifted, 1, 2)
-        sums = np.swapaxes(self._over_points(weighted), 1, 2).astype(np.float64)
-        cross = (weighted[:, None] @ self.target).transpose(0, 3, 1, 2).astype(np.float64)
+        weighted = weights.astype(self.target.dtype)[:, None] * self.columns
+        sums = self._over_points(weighted).astype(np.float64)  # (M, 1 or T, 4)
+        cross = (weighted @ self.target).astype(np.float64).reshape(len(weighted), 4, -1, 3).transpose(0, 2, 3, 1)
         supported = sums[..., 0] > 0
         total = np.where(supported, sums[..., 0], 1.0)[..., None]
         source_mean, target_mean = sums[..., 1:] / total, cross[..., 0] / total
         covariance = cross[..., 1:] / total[..., None] - target_mean[..., None] * source_mean[..., None, :]
         # The second singular value is the variance across the line that fits the points best.
         rotation, determined = kabsch_rotations(covariance, MIN_SPREAD_M**2)
-        if self.still.any():
+        any_still = bool(self.still.any())
+        if any_still:
             rotation = np.where(self.still[..., None, None], np.eye(3), rotation)
         rotation = _hold(rotation, self.still | (supported & determined))
         translation = target_mean - (rotation @ source_mean[..., None])[..., 0]
-        translation = np.where(self.still[..., None], 0.0, translation)
+        if any_still:
+            translation = np.where(self.still[..., None], 0.0, translation)
+        supported = np.broadcast_to(supported, self.still.shape)
         return _hold(rotation, supported), _hold(translation, supported)
 
     def _over_points(self, values: FloatArray) -> FloatArray:
-        """(M, C, P) values -> (M, C, T) their sums over the points that are known at each step."""
+        """(M, C, P) values -> (M, 1 or T, C) sums over the points known at each step; 1 where these are the same."""
         if self.whole.all():  # and what is not known weighs nothing
-            return np.broadcast_to(values.sum(axis=2, keepdims=True), (*values.shape[:2], self.mask.shape[2]))
-        return np.asarray(values @ self.mask)
+            return np.asarray(values.sum(axis=2)[:, None])
+        return np.asarray(np.swapaxes(values @ self.mask, 1, 2))
 
     def _over_steps(self, values: FloatArray) -> FloatArray:
         """(M, T, C) values -> (M, P, C) their sums over the known steps of each point."""
         if self.whole.all():
-            return np.asarray(values.sum(axis=1, keepdims=True) * self.mask[:, :, :1])
+            return np.asarray(values.sum(axis=1, keepdims=True) * self.known[:, :, :1])
         return np.asarray(self.mask @ values)
 
     def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:
         """(M, P) RMS distance of each trajectory from the motion over its known steps, metres."""
-        model = _lifted_model(rotation, translation).astype(self.target.dtype)
-        agreement = np.einsum("ncpk,npk->np", self.target @ model, self.lifted)
-        # |R x + t|^2 = |x|^2 + |t|^2 + 2 (R^T t) x, summed over the known steps by one more product
+        # |R x + t|^2 = |x|^2 + |t|^2 + 2 (R^T t) x, summed over the known steps by one product
         turned = 2.0 * (translation[..., None, :] @ rotation)[..., 0, :]
         square = np.concatenate([np.sum(translation**2, axis=2, keepdims=True), turned], axis=2)
-        summed = self._over_steps(square.astype(self.target.dtype))
-        model_square = np.einsum("npk,npk->np", summed, self.lifted)
-        model_square += self.known_steps * self.source_square
-        total = self.target_square - 2.0 * agreement + model_square
+        model = np.concatenate([translation[..., None], rotation], axis=3).reshape(len(rotation), -1, 4)
+        changed = self._over_steps(square.astype(self.target.dtype))
+        changed = changed - 2.0 * (self.target @ model.astype(self.target.dtype))
+        total = self.square + np.einsum("npk,npk->np", changed, self.lifted)
         return np.asarray(np.sqrt(np.maximum(total, 0.0) / np.maximum(self.known_steps, 1.0)))
 
     def step_residuals(self, rotation: Float64, translation: Float64, inliers: Bool) -> Float64:
         """(M, T) RMS distance of the inliers from the motion, metres; NaN where none is known."""
-        model = np.swapaxes(_lifted_model(rotation, translation).astype(self.target.dtype), 2, 3)
-        square, count = np.zeros(rotation.shape[:2]), np.zeros(rotation.shape[:2])
+        model = np.concatenate([translation[..., None], rotation], axis=3).astype(self.target.dtype)
+        # Columns [t, R] of each step's coordinates, which take (1, x, y, z) to the moved point.
+        model = np.ascontiguousarray(model.transpose(0, 3, 1, 2)).reshape(len(rotation), 4, -1)
+        followers = (inliers & (self.known_steps > 0)).astype(self.target.dtype)
+        square = np.zeros((len(rotation), self.target.shape[2]))
         at_once = max(1, CACHED_VALUES // max(1, self.target[:1].size))
         for start in range(0, len(rotation), at_once):
             rows = slice(start, start + at_once)
-            error = self.lifted[rows, None] @ model[rows]
+            error = self.lifted[rows] @ model[rows]
             error -= self.target[rows]
-            followers = self.mask[rows] * inliers[rows, :, None]
-            square[rows] = (np.einsum("ncpt,ncpt->npt", error, error) * followers).sum(axis=1)
-            count[rows] = followers.sum(axis=1)
-        mean = square / np.maximum(count, 1.0)
+            error *= error
+            if not self.whole[rows].all():
+                error *= np.repeat(self.mask[rows], 3, axis=2)
+            square[rows] = (followers[rows, None] @ error)[:, 0]
+        count = followers.sum(axis=1)[:, None]
+        if not self.whole.all():
+            count = (followers[:, None] @ self.mask)[:, 0]
+        mean = square.reshape(*rotation.shape[:2], 3).sum(axis=2) / np.maximum(count, 1.0)
         return np.asarray(np.where(count > 0, np.sqrt(mean), np.nan))
 
     def in_input_coordinates(self, rotation: Float64, translation: Float64) -> Float64:
         """(M, T, 4, 4) the motion of points that are not relative to the mean; an identity stays exact."""
         origin = self.origin[:, None].astype(np.float64)
         return se3_from_parts(rotation, translation + origin - (rotation @ origin[..., None])[..., 0])
-
-
-def _lifted_model(rotation: Float64, translation: Float64) -> Float64:
-    """(M, 3, T, 4) rows [t, R] of each coordinate, which take (1, x, y, z) to the moved point."""
-    return np.asarray(np.concatenate([translation[..., None], rotation], axis=3).transpose(0, 2, 1, 3))
 
 
 def _hold(values: Float64, known: Bool) -> Float64:

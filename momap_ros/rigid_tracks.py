@@ -13,22 +13,13 @@ from momap_ros.geometry import (
     FloatArray,
     continuous_quaternions,
     invert_se3,
-    kabsch_rotations,
     quaternions_from_rotations,
     rotations_from_quaternions,
 )
-from momap_ros.rigid_moments import MIN_SPREAD_M, Bool, Moments
+from momap_ros.rigid_inliers import MIN_TRAJECTORIES, find_inliers
+from momap_ros.rigid_moments import Bool, Moments
 from momap_ros.shapes import check_shapes
 
-MIN_TRAJECTORIES = 3  # fewer points leave a rotation open, whatever they do
-RESIDUAL_FLOOR_M = 0.001  # resolution of depth images: smaller residuals are not a reason to distrust a trajectory
-SETTLED_SHARE = 0.95  # reweighting ends when the median distance shrinks by less than this
-# A fit whose median trajectory is farther off than this may have settled between two groups of points: it is tried
-# again from the best of many minimal sets. With 40 % outliers one of 32 triples is clean but for a chance of 4e-4.
-DOUBTFUL_M = 0.005
-MINIMAL_SETS = 32
-MAX_VOTERS = 100  # trajectories
-KEY_STEPS = 3  # at which minimal sets are compared on them
 BATCH_VALUES = 1 << 20  # coordinates that are fitted together; fewer leave more to the interpreter, more to memory
 
 
@@ -90,14 +81,15 @@ def fit_rigid_tracks(
     iterations: int,
     weights: FloatArray | None = None,
     smoothing_steps: float = 0.0,
+    max_fit_steps: int | None = None,
 ) -> RigidTracks:
     """Fit one rigid motion per hypothesis and step, with one robust weight per trajectory.
 
     A trajectory belongs to the object or it does not, for its whole length, so its weight comes from its RMS distance
-    over all steps. Weights are Geman-McClure's with a scale of 1.5 times the median distance, until the median settles;
-    the last round is plain least squares on the inliers, the trajectories within three times the median. Where the
-    median stays above DOUBTFUL_M the same starts again from the minimal set with the least median distance, and the
-    better of the two is kept.
+    over all steps after the first. Weights are Geman-McClure's with a scale of 1.5 times the median distance, until the
+    median settles; the last round is plain least squares on the inliers, the trajectories within three times the
+    median. Where the median of plain least squares is above DOUBTFUL_M, and stays there, the same starts also from the
+    minimal set with the least median distance, and the better of the two is kept.
 
     Where the inliers of a step do not determine a rotation (fewer than three, or on a line) the step keeps the rotation
     of the step before and only its translation is fitted; where no inlier is known it keeps the whole motion. A step at
@@ -113,6 +105,8 @@ def fit_rigid_tracks(
         iterations: most rounds of fitting; 1 = plain least squares on all known trajectories.
         weights: (N, P) how much each trajectory counts, in [0, 1]; 0 = not at all; all the same where None.
         smoothing_steps: changes faster than about this many steps are damped, see `smooth_tracks`; 0 = off.
+        max_fit_steps: weights come from at most this many steps, evenly spread; the inliers are fitted at all. None =
+            no limit.
 
     Returns:
         The motions of all hypotheses.
@@ -121,11 +115,13 @@ def fit_rigid_tracks(
         ShapeError: the arrays do not describe the same points.
     """
     job = TrackJob(source_points, positions, weights)
-    return fit_many_rigid_tracks([job], iterations=iterations, smoothing_steps=smoothing_steps)[0]
+    return fit_many_rigid_tracks(
+        [job], iterations=iterations, smoothing_steps=smoothing_steps, max_fit_steps=max_fit_steps
+    )[0]
 
 
 def fit_many_rigid_tracks(
-    jobs: Sequence[TrackJob], *, iterations: int, smoothing_steps: float = 0.0
+    jobs: Sequence[TrackJob], *, iterations: int, smoothing_steps: float = 0.0, max_fit_steps: int | None = None
 ) -> list[RigidTracks]:
     """`fit_rigid_tracks` of many objects at once: the same motions to rounding, in a fraction of the time.
 
@@ -135,6 +131,7 @@ def fit_many_rigid_tracks(
         jobs: objects, or parts of their futures; any lengths.
         iterations: as for `fit_rigid_tracks`.
         smoothing_steps: as for `fit_rigid_tracks`.
+        max_fit_steps: as for `fit_rigid_tracks`.
 
     Raises:
         ShapeError: the arrays of a job do not describe the same points.
@@ -151,7 +148,15 @@ def fit_many_rigid_tracks(
             if weights is not None:
                 share[groups == number, : weights.shape[1]] = weights[moving[number]]
         usable &= share > 0
-        tracks = _fitted(moments, usable, share, groups, iterations=iterations, smoothing_steps=smoothing_steps)
+        tracks = _fitted(
+            moments,
+            usable,
+            share,
+            groups,
+            iterations=iterations,
+            smoothing_steps=smoothing_steps,
+            max_fit_steps=max_fit_steps,
+        )
         for number in batch:
             num_points, rows = jobs[number].positions.shape[1], groups == number
             for field in fields(RigidTracks):
@@ -189,23 +194,15 @@ def _fitted(
     *,
     iterations: int,
     smoothing_steps: float,
+    max_fit_steps: int | None,
 ) -> RigidTracks:
     """The motions of a batch's rows; rows of one group settle together."""
-    fit = _settled(moments, usable, share, groups, iterations=iterations)
-    doubtful = np.flatnonzero((fit.scale_m > DOUBTFUL_M) & (usable.sum(axis=1) > MIN_TRAJECTORIES))
-    if iterations > 1 and len(doubtful):
-        retried = moments.of_rows(doubtful)
-        starts = _best_minimal_sets(retried, usable[doubtful])
-        again = _settled(
-            retried, usable[doubtful], share[doubtful], groups[doubtful], iterations=iterations, start=starts
-        )
-        better = again.scale_m < fit.scale_m[doubtful]
-        for field in fields(_Fit):
-            getattr(fit, field.name)[doubtful[better]] = getattr(again, field.name)[better]
-    rotation, translation = fit.rotation, fit.translation
+    inliers = usable
+    if iterations > 1:
+        inliers = find_inliers(_weighed_at(moments, max_fit_steps), usable, share, groups, iterations=iterations)
+    rotation, translation = moments.fit(inliers * share)
     if smoothing_steps > 0:
         rotation, translation = smooth_tracks(rotation, translation, smoothing_steps)
-    inliers = fit.inliers
     residual = moments.step_residuals(rotation, translation, inliers)
     motion = moments.in_input_coordinates(rotation, translation)
     valid = usable.sum(axis=1) >= MIN_TRAJECTORIES
@@ -214,6 +211,19 @@ def _fitted(
     inliers = inliers & valid[:, None]
     fraction = inliers.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
     return RigidTracks(motion, residual, inliers, fraction, valid)
+
+
+def _weighed_at(moments: Moments, max_fit_steps: int | None) -> Moments:
+    """The same at the steps that tell which trajectories belong together; at step 0, the observation, all do.
+
+    Where trajectories are known at some steps only, every step counts: a few might miss some of them.
+    """
+    count = moments.known.shape[2] - 1
+    if count < 1:
+        return moments
+    if max_fit_steps is not None and moments.whole.all():
+        count = min(count, max_fit_steps)
+    return moments.at_steps(np.linspace(0, moments.known.shape[2] - 1, count + 1).round().astype(int)[1:])
 
 
 def incremental_motions(motion_t_from_0: FloatArray) -> Float64:
@@ -260,124 +270,9 @@ def whittaker_matrix(num_steps: int, smoothing_steps: float) -> Float64:
     return np.asarray(np.linalg.inv(system))
 
 
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """Rotations (M, T, 3, 3), translations (M, T, 3), inliers (M, P), and the median distance (M,) of trajectories."""
-
-    rotation: Float64
-    translation: Float64
-    inliers: Bool
-    scale_m: Float64
-
-
-def _settled(
-    moments: Moments,
-    usable: Bool,
-    share: Float64,
-    groups: npt.NDArray[np.intp],
-    *,
-    iterations: int,
-    start: Float64 | None = None,
-) -> _Fit:
-    """Reweighted fits from (M, P) starting weights, all usable trajectories where None; (M,) groups settle together."""
-    rotation, translation = moments.fit(usable * share if start is None else start)
-    fit = _Fit(rotation, translation, usable.copy(), np.zeros(len(usable)))
-    rows = np.arange(len(usable))  # those that have not settled yet; what follows holds them alone
-    previous_scale = np.full(len(usable), np.inf)
-    for fits_left in reversed(range(iterations - 1)):
-        distance = moments.trajectory_distances(rotation, translation)
-        scale = np.maximum(_median_where(distance, usable), RESIDUAL_FLOOR_M)
-        unsettled = np.bincount(groups, scale <= SETTLED_SHARE * previous_scale) > 0
-        last = ~unsettled[groups] | (fits_left == 0)
-        near = usable & (distance <= 3.0 * scale[:, None])
-        soft = usable * share / (1.0 + (distance / (1.5 * scale[:, None])) ** 2) ** 2
-        rotation, translation = moments.fit(np.where(last[:, None], near * share, soft))
-        done = rows[last]
-        fit.rotation[done], fit.translation[done] = rotation[last], translation[last]
-        fit.inliers[done], fit.scale_m[done] = near[last], scale[last]
-        if last.all():
-            break
-        previous_scale = scale
-        if last.any():
-            left = np.flatnonzero(~last)
-            moments, rows, groups = moments.of_rows(left), rows[left], groups[left]
-            usable, share, previous_scale = usable[left], share[left], scale[left]
-            rotation, translation = rotation[left], translation[left]
-    return fit
-
-
-def _best_minimal_sets(moments: Moments, usable: Bool) -> Float64:
-    """(M, P) weights of three trajectories each: of many random ones those that half of all agree with most closely.
-
-    Compared at a few steps and on some of the trajectories only; all that are usable count where too few are known at
-    these steps.
-    """
-    steps = np.unique(np.linspace(0, moments.known.shape[2] - 1, KEY_STEPS + 1).round().astype(int))[1:]
-    starts = usable.astype(np.float64)
-    candidates = usable & moments.known[:, :, steps].all(axis=2)
-    drawn: dict[bytes, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
-    alike: dict[int, list[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.intp]]]] = {}  # by number of voters
-    for row, those in enumerate(candidates):
-        key = those.tobytes()
-        if key not in drawn:
-            chosen = np.flatnonzero(those)
-            generator = np.random.default_rng(len(chosen))  # the same points give the same motion
-            voters = generator.permutation(chosen)[:MAX_VOTERS]
-            drawn[key] = voters, generator.integers(max(len(voters), 1), size=(MINIMAL_SETS, MIN_TRAJECTORIES))
-        alike.setdefault(len(drawn[key][0]), []).append((row, *drawn[key]))
-    for num_voters, those in alike.items():
-        if num_voters <= MIN_TRAJECTORIES:
-            continue
-        rows, voters, sets = (np.array(values) for values in zip(*those, strict=True))
-        source = moments.source[rows[:, None], voters].astype(np.float64)
-        target = moments.target[rows[:, None, None], :, voters[:, None], steps[:, None]].astype(np.float64)
-        best = _median_errors(source, target, sets).argmin(axis=1)
-        at = np.arange(len(rows))
-        starts[rows] = 0.0
-        starts[rows[:, None], voters[at[:, None], sets[at, best]]] = 1.0
-    return starts
-
-
-def _median_errors(source: Float64, target: Float64, sets: npt.NDArray[np.intp]) -> Float64:
-    """(R, S) median over V voters of the squared error, summed over K steps, of the motion that a set of three has.
-
-    Args:
-        source: (R, V, 3).
-        target: (R, K, V, 3).
-        sets: (R, S, 3) voters of each set.
-    """
-    row = np.arange(len(source))[:, None, None]
-    of_sets = source[row, sets][:, None]  # (R, 1, S, 3, 3)
-    at = target[row[..., None], np.arange(target.shape[1])[:, None, None], sets[:, None]]  # (R, K, S, 3, 3)
-    source_mean, target_mean = of_sets.mean(axis=3), at.mean(axis=3)
-    covariance = np.swapaxes(at - target_mean[..., None, :], 3, 4) @ (of_sets - source_mean[..., None, :])
-    rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)
-    translation = target_mean - (rotation @ source_mean[..., None])[..., 0]
-    # |R x + t - y|^2 as a product of what depends on the set and what depends on the voter, (R, K, S or V, 16)
-    turned = (translation[..., None, :] @ rotation)[..., 0, :]
-    by_pair = -2.0 * rotation.reshape(*rotation.shape[:3], 9)
-    square = np.sum(translation**2, axis=-1, keepdims=True)
-    of_set = np.concatenate([square, 2.0 * turned, -2.0 * translation, by_pair], axis=-1)
-    moved_from = np.broadcast_to(source[:, None], target.shape)
-    pairs = (target[..., :, None] * moved_from[..., None, :]).reshape(*target.shape[:3], 9)
-    of_voter = np.concatenate([np.ones_like(target[..., :1]), moved_from, target, pairs], axis=-1)
-    error = (of_set @ np.swapaxes(of_voter, 2, 3)).sum(axis=1)
-    error += np.sum(moved_from**2 + target**2, axis=(1, 3))[:, None]
-    middle = source.shape[1] // 2
-    return np.asarray(np.partition(error, middle, axis=2)[..., middle])
-
-
 def _resting_tracks(shape: tuple[int, ...]) -> RigidTracks:
     """What the fit gives for (N, P, T) trajectories that are all known and at rest."""
     count, points, steps = shape
     motion = np.broadcast_to(np.eye(4), (count, steps, 4, 4)).copy()
     everything: Bool = np.ones((count, points), np.bool_)
     return RigidTracks(motion, np.zeros((count, steps)), everything, np.ones(count), np.ones(count, np.bool_))
-
-
-def _median_where(values: FloatArray, mask: Bool) -> FloatArray:
-    """(M,) median (the upper one of an even number) of each row's values where the mask is True; 0 without any."""
-    count = mask.sum(axis=1)
-    rising = np.sort(np.where(mask, values, np.inf), axis=1)
-    middle = rising[np.arange(len(values)), np.minimum(count // 2, values.shape[1] - 1)]
-    return np.asarray(np.where(count > 0, middle, 0.0))

@@ -211,3 +211,19 @@ def test_quaternions_of_a_track_never_change_sign_between_steps() -> None:
     half = np.linspace(0.0, 3.0, 50)
     expected = np.stack([np.cos(half), 0 * half, np.sin(half), 0 * half], axis=1)
     np.testing.assert_allclose(quaternions, expected, atol=1e-12)
+
+
+def test_few_steps_tell_the_same_inliers_and_all_steps_are_fitted() -> None:
+    """Two fifths go astray, and five steps are enough to tell them; the motion is exact at all fifty."""
+    rng = np.random.default_rng(3)
+    truth = np.tile(np.eye(4), (50, 1, 1))
+    angles = 0.8 * np.linspace(0.0, 1.0, 50) ** 2
+    truth[:, 0, 0] = truth[:, 1, 1] = np.cos(angles)
+    truth[:, 1, 0], truth[:, 0, 1] = np.sin(angles), -np.sin(angles)
+    truth[:, 0, 3] = 0.2 * np.sin(np.linspace(0.0, 3.0, 50))
+    points = rng.uniform(-0.1, 0.1, (100, 3))
+    positions = carried(points, truth)[None].copy()
+    positions[0, :40, 1:] += rng.normal(size=(40, 1, 3)) * np.linspace(0.0, 0.2, 50)[1:, None]
+    tracks = fit_rigid_tracks(points, positions, iterations=ROUNDS, max_fit_steps=5)
+    np.testing.assert_allclose(tracks.motion_t_from_0[0], truth, atol=1e-12)
+    np.testing.assert_array_equal(tracks.inliers[0], np.arange(100) >= 40)

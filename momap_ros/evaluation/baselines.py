@@ -12,7 +12,8 @@ from momap_ros.evaluation.points import true_trajectories
 from momap_ros.evaluation.predictor import NoForecast, Scene
 from momap_ros.geometry import Float32, Float64, transform_points
 from momap_ros.instances import Int32
-from momap_ros.rigid_tracks import MIN_TRAJECTORIES, fit_rigid_tracks
+from momap_ros.rigid_inliers import MIN_TRAJECTORIES
+from momap_ros.rigid_tracks import fit_rigid_tracks
 
 NUM_RETRIEVED = 10
 TOLD_SKILL = "the skill and the acted object"

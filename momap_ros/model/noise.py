@@ -99,11 +99,14 @@ def draw_noise(
     shift = torch.randn((num_draws, channels, MAX_INSTANCES), generator=generator)
     tilt = torch.randn((num_draws, channels, 3, MAX_INSTANCES), generator=generator)
     slots, offsets = frames.slots.cpu(), frames.offsets.float().cpu()
-    if len(slots) == 1:  # one scene: whole columns are taken, several times faster than values one by one
-        of_instance, of_cell = shift[:, :, slots[0]], tilt[..., slots[0]]  # (N, C, 1024) and (N, C, 3, 1024)
+    if len(slots) == 1:  # one scene: one product for all draws, several times faster than values one by one
+        member = functional.one_hot(slots[0], int(slots.max()) + 1).T.float()  # (S, 1024), slots that own a cell
+        design = torch.cat([shares.shift**0.5 * member[None], shares.tilt**0.5 * offsets[0][:, None] * member])
+        drawn = torch.cat([shift[:, :, None], tilt], dim=2)[..., : len(member)]  # (N, C, 4, S)
+        shared = drawn.flatten(2) @ design.flatten(0, 1)
     else:
         of_instance = shift.gather(2, slots[:, None].expand(-1, channels, -1))
         of_cell = tilt.gather(3, slots[:, None, None].expand(-1, channels, 3, -1))
-    shared = shares.shift**0.5 * of_instance + shares.tilt**0.5 * (of_cell * offsets[:, None]).sum(dim=2)
+        shared = shares.shift**0.5 * of_instance + shares.tilt**0.5 * (of_cell * offsets[:, None]).sum(dim=2)
     mixed = torch.where(slots[:, None] > 0, shared + shares.white**0.5 * white, white)
     return mixed.reshape(num_draws, channels, side, side)

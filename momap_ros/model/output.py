@@ -164,7 +164,9 @@ class MoMapOutput:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(N, P, T, 3) metres and (N, P) confidence."""
         positions = np.empty((len(hypotheses), len(points), self.codec.num_steps, 3), np.float32)
-        positions[:] = points[:, None]
+        # Whole rows at once: several times faster than three numbers at a time.
+        rows = positions.reshape(len(hypotheses), len(points), 3 * self.codec.num_steps)
+        rows[:] = np.tile(points, self.codec.num_steps)
         confidence = np.ones((len(hypotheses), len(points)), np.float32)
         slots = self._slot_of_id[ids]
         known = ~np.isnan(points[:, 2])
@@ -174,13 +176,13 @@ class MoMapOutput:
             of_slot = np.flatnonzero((slots == slot) & known)
             probability = self.moving_probability[hypotheses, slot].numpy()
             confidence[:, of_slot] = np.maximum(probability, 1 - probability)[:, None]
-            rows = np.flatnonzero(probability > MOVING_GATE)
-            if len(of_slot) and len(rows):
-                drawn = [hypotheses[row] for row in rows]
+            moving = np.flatnonzero(probability > MOVING_GATE)
+            if len(of_slot) and len(moving):
+                drawn = [hypotheses[row] for row in moving]
                 moved = self._displacements(drawn, slot, points[of_slot], pixels[of_slot])
                 is_run = of_slot[-1] - of_slot[0] == len(of_slot) - 1  # then nothing needs to be copied
                 chosen = slice(of_slot[0], of_slot[-1] + 1) if is_run else of_slot
-                for row, displacement in zip(rows, moved, strict=True):
+                for row, displacement in zip(moving, moved, strict=True):
                     positions[row, chosen] += displacement
         return positions, confidence
 

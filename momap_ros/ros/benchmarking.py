@@ -29,7 +29,8 @@ from momap_ros.benchmark.timing import Effort, Timing, measure, memory_mib
 from momap_ros.config import ForecastConfig
 from momap_ros.images import stamp_ns_of
 from momap_ros.msg import ObjectMotionArray, PointTrajectories
-from momap_ros.ros.conversions import forecast_from_numpy, header_to_msg, objects_to_msg
+from momap_ros.object_cdr import objects_cdr
+from momap_ros.ros.conversions import forecast_from_numpy
 from momap_ros.ros.transport import allow_large_messages
 
 NAMESPACE = "/momap_benchmark"
@@ -146,17 +147,10 @@ class _Camera:
         self._answered_ns = stamp_ns_of(message)
 
 
-def _messages(forecast: DefaultForecast) -> tuple[PointTrajectories, ObjectMotionArray]:
-    trajectories = forecast.trajectories
-    objects = objects_to_msg(
-        forecast.objects,
-        header=header_to_msg(trajectories.stamp_ns, trajectories.frame_id),
-        step_s=trajectories.step_s,
-        num_steps=trajectories.num_steps,
-        model_name="benchmark",
-        latency_s=0.0,
-    )
-    return forecast_from_numpy(trajectories), objects
+def _messages(forecast: DefaultForecast) -> tuple[PointTrajectories, bytes]:
+    """What the forecast node publishes of it."""
+    objects = objects_cdr(forecast.objects, forecast.trajectories, model_name="benchmark", latency_s=0.0)
+    return forecast_from_numpy(forecast.trajectories), objects
 
 
 def _listen() -> None:

@@ -13,29 +13,24 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose, PoseWithCovariance, TransformStamped, Vector3
+from geometry_msgs.msg import Pose, TransformStamped
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from momap_ros.articulation import Articulation
 from momap_ros.geometry import (
     Float32,
     Float64,
-    continuous_quaternions,
-    quaternions_from_rotations,
     rotations_from_quaternions,
     se3_from_parts,
     wxyz_from_xyzw,
-    xyzw_from_wxyz,
 )
 from momap_ros.hints import Hints, checked_hints
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
-from momap_ros.msg import Articulation as ArticulationMsg
-from momap_ros.msg import MotionHint, MotionHints, ObjectHypothesis, ObjectMotionArray
+from momap_ros.msg import MotionHint, MotionHints, ObjectHypothesis
 from momap_ros.msg import ObjectMotion as ObjectMotionMsg
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
-from momap_ros.object_motion import MotionHypothesis, ObjectMotion, object_poses
+from momap_ros.object_cdr import poses_of_tracks
 
 # Message fields are array.array from rclpy, numpy arrays from a bag reader.
 Buffer: TypeAlias = "array.array[Any] | npt.NDArray[Any]"
@@ -128,95 +123,6 @@ def forecast_to_numpy(message: PointTrajectoriesMsg) -> PointTrajectories:
     )
 
 
-def objects_to_msg(
-    motions: Sequence[ObjectMotion],
-    *,
-    header: Header,
-    step_s: float,
-    num_steps: int,
-    model_name: str,
-    latency_s: float,
-) -> ObjectMotionArray:
-    """Object motions as one message.
-
-    Args:
-        motions: of one frame, positions in the header's frame; empty is legitimate.
-        header: stamp of the colour image, frame of the positions.
-        step_s: seconds between two steps.
-        num_steps: steps of the forecast, the observation included.
-        model_name: what made the forecast.
-        latency_s: seconds from the image's stamp to now.
-    """
-    return ObjectMotionArray(
-        header=header,
-        horizon=duration_to_msg(step_s * (num_steps - 1)),
-        time_step=duration_to_msg(step_s),
-        model_name=model_name,
-        latency=duration_to_msg(latency_s),
-        objects=_object_messages(motions),
-    )
-
-
-def object_motion_to_msg(motion: ObjectMotion) -> ObjectMotionMsg:
-    """One object's motion as a message."""
-    return _object_messages([motion])[0]
-
-
-def _object_messages(motions: Sequence[ObjectMotion]) -> list[ObjectMotionMsg]:
-    """Motions of one forecast, so of equal steps, as messages; what takes numpy is done for all of them at once."""
-    if not motions:
-        return []
-    alternatives = [(item, motion) for motion in motions for item in motion.hypotheses]
-    others = [item.motion_t_from_0 for item, motion in alternatives if not _is_own(item, motion)]
-    tracks = [motion.motion_t_from_0 for motion in motions]
-    poses = iter(_poses_of_tracks(np.stack([*tracks, *others])))
-    last = [*(track[-1] for track in tracks), *(item.motion_t_from_0[-1] for item, _ in alternatives)]
-    centroids = [*(motion.centroid_m for motion in motions), *(motion.centroid_m for _, motion in alternatives)]
-    ends = iter(_poses_of_tracks(object_poses(np.stack(last), np.stack(centroids))[:, None]))
-    messages = [_object_message(motion, next(poses), next(ends)[0]) for motion in motions]
-    for motion, message in zip(motions, messages, strict=True):
-        message.hypotheses = [
-            ObjectHypothesis(
-                weight=float(item.weight),
-                # The one of the object's own motion shares its poses.
-                poses=message.poses if _is_own(item, motion) else next(poses),
-                end=_with_covariance(next(ends)[0], item.end_covariance),
-            )
-            for item in motion.hypotheses
-        ]
-    return messages
-
-
-def _object_message(motion: ObjectMotion, poses: list[Pose], end: Pose) -> ObjectMotionMsg:
-    """An object's motion without its hypotheses."""
-    message = ObjectMotionMsg(
-        id=motion.instance_id,
-        label=motion.label,
-        moving_probability=float(motion.moving_probability),
-        centroid=_point(motion.centroid_m),
-        size=_vector(motion.size_m),
-        direction=_vector(motion.direction),
-        displacement=float(motion.displacement_m),
-        speed=float(motion.speed_m_s),
-        poses=poses,
-        inlier_fraction=float(motion.inlier_fraction),
-        rigid=bool(motion.rigid),
-        valid=bool(motion.valid),
-        hypothesis_weight=float(motion.hypothesis_weight),
-        hypothesis_spread=float(motion.hypothesis_spread_m),
-        end=_with_covariance(end, motion.end_covariance),
-        articulation=articulation_to_msg(motion.articulation),
-    )
-    _fill(message.residual, motion.residual_m.astype(np.float32))
-    for name in ("direction_flags", "direction_flags_1", "direction_flags_4", "direction_flags_16"):
-        setattr(message, name, np.asarray(getattr(motion, name), np.int8))
-    return message
-
-
-def _is_own(item: MotionHypothesis, motion: ObjectMotion) -> bool:
-    return item.motion_t_from_0 is motion.motion_t_from_0
-
-
 def hints_to_msg(hints: Mapping[int, Sequence[int]], header: Header) -> MotionHints:
     """Direction hints as a message; the header is that of the image whose ids are meant."""
     items = [MotionHint(id=instance_id, flags=np.asarray(flags, np.int8)) for instance_id, flags in hints.items()]
@@ -232,30 +138,9 @@ def hints_from_msg(message: MotionHints) -> Hints:
     return checked_hints((item.id, [int(flag) for flag in item.flags]) for item in message.hints)
 
 
-def articulation_to_msg(articulation: Articulation) -> ArticulationMsg:
-    """A joint as a message."""
-    message = ArticulationMsg(
-        kind=int(articulation.kind),
-        axis=_vector(articulation.axis),
-        axis_point=_point(articulation.axis_point),
-        residual=float(articulation.residual_m),
-    )
-    _fill(message.positions, articulation.positions.astype(np.float32))
-    return message
-
-
 def poses_from_numpy(motion_t_from_0: Float64) -> list[Pose]:
     """(T, 4, 4) rigid motions as geometry_msgs/Pose messages, metres, neighbours' quaternions without jumps of sign."""
-    return _poses_of_tracks(motion_t_from_0[None])[0]
-
-
-def _poses_of_tracks(motion_t_from_0: Float64) -> list[list[Pose]]:
-    """`poses_from_numpy` of (M, T, 4, 4) rigid motions, track by track."""
-    quaternions = quaternions_from_rotations(np.swapaxes(motion_t_from_0, 0, 1)[..., :3, :3])
-    values = np.concatenate(
-        [motion_t_from_0[..., :3, 3], np.swapaxes(xyzw_from_wxyz(continuous_quaternions(quaternions)), 0, 1)], axis=-1
-    )
-    return [[_pose(*pose) for pose in track] for track in values.tolist()]
+    return [_pose(*pose) for pose in poses_of_tracks(motion_t_from_0[None])[0].tolist()]
 
 
 def _pose(x: float, y: float, z: float, qx: float, qy: float, qz: float, qw: float) -> Pose:  # noqa: PLR0917
@@ -265,11 +150,6 @@ def _pose(x: float, y: float, z: float, qx: float, qy: float, qz: float, qw: flo
     position.x, position.y, position.z = x, y, z
     orientation.x, orientation.y, orientation.z, orientation.w = qx, qy, qz, qw
     return pose
-
-
-def _with_covariance(pose: Pose, covariance: Float64) -> PoseWithCovariance:
-    """A pose, metres, with the (6, 6) covariance of x y z and of turns about the frame's axes."""
-    return PoseWithCovariance(pose=pose, covariance=np.asarray(covariance, np.float64).reshape(-1))
 
 
 def poses_to_numpy(message: ObjectMotionMsg | ObjectHypothesis) -> Float64:
@@ -366,11 +246,3 @@ def _shaped(field: Buffer, dtype: type[Scalar], shape: tuple[int, ...], name: st
             f"{name}: expected {shape} = {int(np.prod(shape))} values, got {values.size}; the message is damaged"
         )
     return values.reshape(shape)
-
-
-def _point(xyz: Float64) -> Point:
-    return Point(x=float(xyz[0]), y=float(xyz[1]), z=float(xyz[2]))
-
-
-def _vector(xyz: Float64) -> Vector3:
-    return Vector3(x=float(xyz[0]), y=float(xyz[1]), z=float(xyz[2]))

@@ -28,9 +28,10 @@ from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories as CoreTrajectories
 from momap_ros.msg import ObjectMotionArray, PointTrajectories
+from momap_ros.object_cdr import objects_cdr
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.ros.camera_inputs import CameraMessages
-from momap_ros.ros.conversions import cloud_to_msg, forecast_from_numpy, header_to_msg, objects_to_msg
+from momap_ros.ros.conversions import cloud_to_msg, forecast_from_numpy
 from momap_ros.ros.diagnostics import release_gpu_memory
 from momap_ros.ros.frame_node import WARM_UP_SIZE, FrameNode
 from momap_ros.ros.managed_node import run_nodes
@@ -245,14 +246,7 @@ class ForecastNode(FrameNode):
         self._outputs["trajectories"].publish(forecast_from_numpy(trajectories))
         latency_s = (self.get_clock().now().nanoseconds - trajectories.stamp_ns) * 1e-9
         self._outputs["objects"].publish(
-            objects_to_msg(
-                objects,
-                header=header_to_msg(trajectories.stamp_ns, trajectories.frame_id),
-                step_s=trajectories.step_s,
-                num_steps=trajectories.num_steps,
-                model_name=config.checkpoint,
-                latency_s=latency_s,
-            )
+            objects_cdr(objects, trajectories, model_name=config.checkpoint, latency_s=latency_s)
         )
         if self._outputs["cloud"].get_subscription_count():
             self._outputs["cloud"].publish(cloud_to_msg(trajectories, mean_velocity_m_s(trajectories)))

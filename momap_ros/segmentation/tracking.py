@@ -107,17 +107,18 @@ def _describe(frame: RGBDFrame, instances: InstanceMap) -> dict[int, _Track]:
     An instance that covers no working pixel has neither, and gets a new id in every frame.
     """
     stride = max(1, frame.camera.width // WORKING_WIDTH_PX)
-    ids = instances.ids[::stride, ::stride]
-    points = frame.camera.rays[::stride, ::stride] * frame.depth_m[::stride, ::stride, None]
-    colors = frame.rgb[::stride, ::stride]
+    ids = instances.ids[::stride, ::stride].ravel()
+    points = (frame.camera.rays[::stride, ::stride] * frame.depth_m[::stride, ::stride, None]).reshape(-1, 3)
+    colors = frame.rgb[::stride, ::stride].reshape(-1, 3)
     found = {}
     for instance_id in instances.areas_px:
         mask = ids == instance_id
-        own = points[mask]
+        pixels = np.flatnonzero(mask)
+        own = points[pixels]
         own = own[np.isfinite(own[:, 2])]
         centroid_m = np.median(own, axis=0).astype(np.float64) if len(own) else np.full(3, np.nan)
-        color = colors[mask].mean(axis=0) / 255.0 if mask.any() else np.full(3, np.nan)
-        found[instance_id] = _Track(mask.ravel().astype(np.float32), centroid_m, color)
+        color = colors[pixels].mean(axis=0) / 255.0 if len(pixels) else np.full(3, np.nan)
+        found[instance_id] = _Track(mask.astype(np.float32), centroid_m, color)
     return found
 
 

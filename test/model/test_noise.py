@@ -51,7 +51,7 @@ def test_one_scene_for_all_draws_is_the_same_scene_for_each() -> None:
         draw_noise(frames, SHARES, 3, CHANNELS, generator=torch.Generator().manual_seed(4)) for frames in (one, each)
     )
 
-    assert torch.equal(shared, single)
+    torch.testing.assert_close(shared, single)
 
 
 def test_the_variance_is_one_in_the_mean_over_an_instance(drawn: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from momap_ros.hints import HintError
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
+from momap_ros.object_cdr import objects_cdr
 from momap_ros.object_motion import estimate_object_motions
 from momap_ros.ros.conversions import (
     cloud_to_msg,
@@ -32,7 +33,6 @@ from momap_ros.ros.conversions import (
     hints_from_msg,
     hints_to_msg,
     labels_to_msg,
-    objects_to_msg,
     poses_from_numpy,
     poses_to_numpy,
     seconds_from_duration,
@@ -143,15 +143,9 @@ def moving_box(steps: int = 21) -> tuple[PointTrajectories, np.ndarray[tuple[int
 
 def objects_message() -> tuple[ObjectMotionArray, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     forecast, motion = moving_box()
-    message = objects_to_msg(
-        estimate_object_motions(forecast, ObjectMotionConfig(), labels={4: "box"}),
-        header=header_to_msg(5, "optical"),
-        step_s=0.1,
-        num_steps=21,
-        model_name="small",
-        latency_s=1.5,
-    )
-    return deserialize_message(serialize_message(message), ObjectMotionArray), motion
+    objects = estimate_object_motions(forecast, ObjectMotionConfig(), labels={4: "box"})
+    serialized = objects_cdr(objects, forecast, model_name="small", latency_s=1.5)
+    return deserialize_message(serialized, ObjectMotionArray), motion
 
 
 def test_object_motions_arrive_with_their_true_poses() -> None:
@@ -189,10 +183,8 @@ def test_joint_end_and_hypotheses_arrive() -> None:
     path = np.linspace(0.0, 1.0, 21)[:, None] * ends[:, None]
     futures = forecast.positions + (path[:, None] * (forecast.object_ids == 4)[:, None, None]).astype(np.float32)
     objects = estimate_object_motions(dataclasses.replace(forecast, positions=futures), ObjectMotionConfig())
-    sent = objects_to_msg(
-        objects, header=header_to_msg(5, "optical"), step_s=0.1, num_steps=21, model_name="small", latency_s=0.0
-    )
-    box, still = deserialize_message(serialize_message(sent), ObjectMotionArray).objects
+    serialized = objects_cdr(objects, forecast, model_name="small", latency_s=0.0)
+    box, still = deserialize_message(serialized, ObjectMotionArray).objects
 
     # The second of the three ends is nearest to all; the first two are within 2 cm of each other.
     expected = motion.copy()

@@ -22,12 +22,14 @@ from geometry_msgs.msg import PoseArray, PoseStamped
 from momap_ros.msg import ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
 from momap_ros.config import ObjectMotionConfig
 from momap_ros.momap import PointTrajectories
+from momap_ros.object_cdr import objects_cdr
 from momap_ros.object_motion import estimate_object_motions
-from momap_ros.ros.conversions import forecast_from_numpy, header_to_msg, objects_to_msg
+from momap_ros.ros.conversions import forecast_from_numpy
 
 if TYPE_CHECKING:
     from ros_harness import Ros
@@ -77,9 +79,8 @@ def forecast(stamp_ns: int, raised_m: float) -> tuple[PointTrajectoriesMsg, Obje
         positions.astype(np.float32), ids, pixels, 640, 480, STEP_S, None, FRAME_ID, stamp_ns
     )
     motions = estimate_object_motions(trajectories, ObjectMotionConfig(), hypothesis=0)
-    header = header_to_msg(stamp_ns, FRAME_ID)
-    objects = objects_to_msg(motions, header=header, step_s=STEP_S, num_steps=STEPS, model_name="test", latency_s=0.0)
-    return forecast_from_numpy(trajectories), objects
+    serialized = objects_cdr(motions, trajectories, model_name="test", latency_s=0.0)
+    return forecast_from_numpy(trajectories), deserialize_message(serialized, ObjectMotionArray)
 
 
 def _keep_text(states: list[str], message: Any) -> None:  # noqa: ANN401  (typed by rclpy's own stand-in)

@@ -10,13 +10,14 @@ pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
 from momap_ros.msg import ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from visualization_msgs.msg import Marker, MarkerArray
 
 from momap_ros.config import MarkersConfig, ObjectMotionConfig
 from momap_ros.momap import PointTrajectories
+from momap_ros.object_cdr import objects_cdr
 from momap_ros.object_motion import estimate_object_motions
-from momap_ros.ros.conversions import forecast_from_numpy, header_to_msg, objects_to_msg
+from momap_ros.ros.conversions import forecast_from_numpy
 from momap_ros.ros.markers import forecast_markers, object_text
 from momap_ros.ros.markers_node import MarkersNode
 
@@ -48,8 +49,8 @@ def forecast(points: int = 50) -> tuple[PointTrajectories, ObjectMotionArray]:
         123,
     )
     motions = estimate_object_motions(trajectories, ObjectMotionConfig(), labels={1: "cup"})
-    header = header_to_msg(123, "optical")
-    message = objects_to_msg(motions, header=header, step_s=0.1, num_steps=STEPS, model_name="small", latency_s=0.0)
+    serialized = objects_cdr(motions, trajectories, model_name="small", latency_s=0.0)
+    message: ObjectMotionArray = deserialize_message(serialized, ObjectMotionArray)
     return trajectories, message
 
 
