@@ -258,9 +258,8 @@ def main() -> int:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     keep_options(arguments.out, options)
-    start_workers(
-        run, Launch(arguments.data, arguments.out.absolute(), options, arguments.workers, arguments.save_every)
-    )
+    launch = Launch(arguments.data, arguments.out.absolute(), options, arguments.workers, arguments.save_every)
+    start_workers(run, launch, out=launch.out, workers=launch.workers)
     return 0
 
 

@@ -17,7 +17,15 @@ from tqdm import tqdm
 from momap_ros.data.shard_index import ShardIndex
 from momap_ros.model.device import choose_device, fast_bfloat16
 from momap_ros.training.dense import DenseBatch, DenseBatches, DenseDrops
-from momap_ros.training.loop import LoopOptions, TrainingState, append_row, keep_options, learning_rate, process_group
+from momap_ros.training.loop import (
+    LoopOptions,
+    TrainingState,
+    append_row,
+    keep_options,
+    learning_rate,
+    process_group,
+    start_workers,
+)
 
 
 class DenseOptions(LoopOptions, Protocol):
@@ -258,7 +266,4 @@ def start(launch: DenseLaunch, options: DenseOptions, make: MakeObjective) -> No
     if launch.processes == 1:
         run(0, launch, options, make)
         return
-    (launch.out / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.start_processes(
-        run, args=(launch, options, make), nprocs=launch.processes, start_method="spawn"
-    )
+    start_workers(run, launch, options, make, out=launch.out, workers=launch.processes)

@@ -233,26 +233,31 @@ def process_group(rank: int, world: int, out: Path, device: str = "cpu") -> Iter
         distributed.destroy_process_group()
 
 
-class CpuLaunch(Protocol):
-    """What `start_workers` needs of a launch."""
+def start_workers(run: Callable[..., None], *args: object, out: Path, workers: int) -> None:
+    """Call `run(rank, *args)` in new processes, which may form a `process_group`, and wait for them.
 
-    @property
-    def out(self) -> Path:
-        """Run folder."""
-        ...
-
-    @property
-    def workers(self) -> int:
-        """Processes."""
-        ...
-
-
-def start_workers(run: Callable[[int, Any], None], launch: CpuLaunch) -> None:
-    """Call `run(rank, launch)` in new processes, which may form a `process_group`, and wait for them."""
-    (launch.out / "rendezvous").unlink(missing_ok=True)
+    Args:
+        run: a function of a module.
+        *args: what it is given beside the rank.
+        out: run folder.
+        workers: processes.
+    """
+    (out / "rendezvous").unlink(missing_ok=True)
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
-    torch.multiprocessing.start_processes(run, args=(launch,), nprocs=launch.workers, start_method="spawn")
+    torch.multiprocessing.start_processes(
+        run_below, args=(run, os.getpid(), *args), nprocs=workers, start_method="spawn"
+    )
+
+
+def run_below(rank: int, run: Callable[..., None], parent: int, *args: object) -> None:
+    """Call `run(rank, *args)`, unless the parent process has died while this one was being started.
+
+    torch ends workers whose parent dies, but only from the end of their imports on. One whose parent died before would
+    go on alone, and write to the folder of a run that was started again.
+    """
+    if os.getppid() == parent:
+        run(rank, *args)
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -236,7 +236,7 @@ def train(launch: Launch) -> None:
     """
     launch.out.mkdir(parents=True, exist_ok=True)
     keep_options(launch.out, launch.options)
-    start_workers(run, launch)
+    start_workers(run, launch, out=launch.out, workers=launch.workers)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,3 +135,14 @@ def test_a_state_goes_on_where_it_was_saved_under_the_name_of_its_model(tmp_path
         "samples",
     }
     assert list(second.log_row({"loss": 0.5})) == ["step", "samples", "loss", "samples_per_s"]
+
+
+def note(rank: int, file: str) -> None:
+    Path(file).write_text(f"ran as {rank}")
+
+
+def test_a_worker_whose_parent_has_died_does_nothing(tmp_path: Path) -> None:
+    loop.run_below(0, note, os.getpid(), str(tmp_path / "orphan"))  # not this process's parent
+    assert not (tmp_path / "orphan").exists()
+    loop.run_below(3, note, os.getppid(), str(tmp_path / "child"))
+    assert (tmp_path / "child").read_text() == "ran as 3"
