@@ -7,6 +7,7 @@ metres, seconds, radians.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -42,11 +43,18 @@ class Compliance:
     """
 
     def __init__(
-        self, points: FloatArray, base_from_gripper: FloatArray, taken: FloatArray, config: FollowerConfig
+        self,
+        plan: Plan,
+        points: FloatArray,
+        base_from_gripper: FloatArray,
+        *,
+        taken: FloatArray,
+        config: FollowerConfig,
     ) -> None:
         """Begin when the fingers have closed.
 
         Args:
+            plan: what is followed at first.
             points: (P, 3) of the object as it was forecast, metres.
             base_from_gripper: (4, 4) where it is held.
             taken: (4, 4) its motion since then, caused by the closing fingers.
@@ -55,11 +63,11 @@ class Compliance:
         self.joint, self.ended = Articulation(), False
         self._taken, self._held = np.asarray(taken, np.float64), np.asarray(base_from_gripper, np.float64)
         self._config, self._spread = config, PointSpread.of(transform_points(self._taken, np.asarray(points)))
-        self._seen: list[Float64] = []
+        self._first, self._meant_m = plan, self._way_m(plan.motion_t_from_0)
+        self._seen: deque[Float64] = deque(maxlen=_STUCK_LOOKS + 1)
         self._turned_back, self._off_looks = False, 0
-        self._meant_m = self._shown_m = 0.0
         self._shown: Articulation | None = None
-        self._first: Plan | None = None
+        self._shown_m = 0.0
 
     @property
     def jointed(self) -> bool:
@@ -80,8 +88,6 @@ class Compliance:
         moved = np.asarray(motion, np.float64) @ invert_se3(self._taken)
         expected = plan.motion_at(time_s) @ invert_se3(self._taken)
         self._seen.append(moved)
-        self._first = self._first or plan
-        self._meant_m = self._meant_m or self._way_m(plan.motion_t_from_0)
         off_m, way_m = float(self._spread.distance_m(moved, expected)), self._way_m(moved)
         expected_m = self._way_m(expected)
         if off_m < (_GIVES_M if self.jointed else max(_GIVES_M, _GIVES_SHARE * expected_m)):
@@ -129,7 +135,7 @@ class Compliance:
     def _is_stuck(self) -> bool:
         if len(self._seen) <= _STUCK_LOOKS:
             return False
-        return float(self._spread.distance_m(self._seen[-1], self._seen[-1 - _STUCK_LOOKS])) < _STUCK_M
+        return float(self._spread.distance_m(self._seen[-1], self._seen[0])) < _STUCK_M
 
     def _stuck(self, plan: Plan, way_m: float) -> Plan | None:
         """The other way, once, where it has hardly moved; else the end."""
@@ -141,7 +147,6 @@ class Compliance:
         self._seen.clear()
         if self.jointed:
             return self._along(plan, -1.0)
-        assert self._first is not None  # kept at the first look
         back = invert_se3(self._first.motion_t_from_0)
         return replace(self._first, base_from_gripper=back @ self._held, motion_t_from_0=back @ self._taken)
 

@@ -200,17 +200,17 @@ class _Run:
         # Where the gripper holds the object, at rest: on the way both lag behind what is commanded.
         taken = self._motion(body, first_pose)
         held = invert_se3(taken) @ self.gripper
-        compliance = Compliance(self._points, self.gripper, taken, self.config)
+        compliance = Compliance(plan, self._points, self.gripper, taken=taken, config=self.config)
         step = passed = 0  # since the plan began, and since the first one did
         while step < int(plan.duration_s / step_s) and not compliance.ended:
             step, passed = step + 1, passed + 1
             self.hold(plan.gripper_at(step * step_s))
-            moved = self._motion(body, world_from_body)
-            given = compliance.look(plan, step * step_s, moved) if attached and passed % yield_every == 0 else None
-            if given is not None:
-                plan, step = given, 0
+            if attached and passed % yield_every == 0:
+                given = compliance.look(plan, step * step_s, self._motion(body, world_from_body))
+                if given is not None:
+                    plan, step = given, 0
             if step % look == 0 and attached:
-                apart_m = plan.disagreement_m(step * step_s, moved)
+                apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body))
                 if apart_m > self.config.disagreement_m:
                     return "stopped on disagreement", f"{apart_m:.3f} m after {passed * step_s:.1f} s"
             # A joint that has shown itself tells more than another forecast.
@@ -223,7 +223,7 @@ class _Run:
             if newer is not None:
                 plan, step, world_from_body = newer.corrected(np.eye(4), moved @ held), 0, self._pose(body)
                 points = transform_points(moved, self._points)
-                compliance = Compliance(points, moved @ held, np.eye(4), self.config)
+                compliance = Compliance(plan, points, moved @ held, taken=np.eye(4), config=self.config)
         if plan.contact.kind is not ContactKind.PUSH:
             self.hand.wait(_HOLD_STEPS)
         return "", ""

@@ -66,9 +66,13 @@ class Drawer:
         return slid(float(np.clip(gripper[0, 3] - GRASP[0, 3], *self.limits)))
 
 
+def begun(plan: Plan) -> Compliance:
+    return Compliance(plan, plate(), GRASP, taken=np.eye(4), config=CONFIG)
+
+
 def followed(plan: Plan, thing: Door | Drawer) -> tuple[Float64, Compliance]:
     """The object's last motion, and what was learned."""
-    compliance = Compliance(plate(), GRASP, np.eye(4), CONFIG)
+    compliance = begun(plan)
     time_s, motion = 0.0, np.eye(4)
     for _ in range(2000):
         time_s += LOOK_S
@@ -88,7 +92,8 @@ def rms_m(motion: Float64) -> float:
 
 
 def test_what_comes_along_is_left_to_its_plan() -> None:
-    plan, compliance = straight_plan(0.2, 0.0, 0.1), Compliance(plate(), GRASP, np.eye(4), CONFIG)
+    plan = straight_plan(0.2, 0.0, 0.1)
+    compliance = begun(plan)
     for time_s in np.arange(LOOK_S, 1.0, LOOK_S):
         assert compliance.look(plan, float(time_s), plan.motion_at(float(time_s) - 0.01)) is None  # 2 mm behind
     assert not compliance.jointed
@@ -133,7 +138,8 @@ def test_a_joint_is_the_screw_without_its_slide() -> None:
 
 
 def test_a_free_object_that_is_carried_askew_keeps_its_plan() -> None:
-    plan, compliance = straight_plan(0.1, 0.0, 0.0), Compliance(plate(), GRASP, np.eye(4), CONFIG)
+    plan = straight_plan(0.1, 0.0, 0.0)
+    compliance = begun(plan)
     for time_s in np.arange(LOOK_S, 1.0, LOOK_S):
         turn = Rotation.from_rotvec([0.5 * time_s, 0.5 * time_s**2, 0.2 * np.sqrt(time_s)]).as_matrix()
         motion = plan.motion_at(float(time_s)) @ se3_from_parts(turn, CENTRE - turn @ CENTRE)
@@ -142,7 +148,8 @@ def test_a_free_object_that_is_carried_askew_keeps_its_plan() -> None:
 
 
 def test_the_other_way_is_the_whole_way_back_from_where_it_is_held() -> None:
-    plan, compliance = straight_plan(0.08, 0.0, 0.0, duration_s=4.0), Compliance(plate(), GRASP, np.eye(4), CONFIG)
+    plan = straight_plan(0.08, 0.0, 0.0, duration_s=4.0)
+    compliance = begun(plan)
     given, time_s = plan, 0.0
     while given.gripper_at(given.duration_s)[0, 3] > GRASP[0, 3]:  # it does not move at all
         time_s += LOOK_S
