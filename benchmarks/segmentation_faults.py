@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -43,7 +42,7 @@ from momap_ros.data.depth_sensor import REFERENCE_WIDTH_PX, Mask
 from momap_ros.data.sample import Role, Sample, iterate_samples
 from momap_ros.data.segmentation_faults import TOUCHING_PX, faulty_instances, neighbours, outside_px
 from momap_ros.data.sensor import SENSORS, observe
-from momap_ros.files import atomic_path
+from momap_ros.files import write_json
 from momap_ros.instances import Int32
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.segmentation.base import SegmentationError
@@ -225,8 +224,7 @@ def main() -> None:
             **{name: getattr(options, name) for name in ("split", "seed", "least_depth")},
             "sensors": summaries,
         }
-        with atomic_path(options.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -41,7 +40,7 @@ from momap_ros.benchmark.machine import describe_commit
 from momap_ros.config import SegmentationConfig
 from momap_ros.data.sample import Role, Sample, read_shard
 from momap_ros.data.sensor import SENSORS, observe
-from momap_ros.files import atomic_path
+from momap_ros.files import write_json
 from momap_ros.forecaster import foreground_pixels
 from momap_ros.geometry import Float32, Float64
 from momap_ros.instances import InstanceMap, Int32
@@ -348,8 +347,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         report = run(options.bags or Path(temporary), options.episodes, options.conditions)
     if options.json:
-        with atomic_path(options.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, report)
     sys.stdout.write(table(report) + "\n")
 
 

@@ -19,9 +19,9 @@ be continued there.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from tqdm import tqdm
 from momap_ros.benchmark.machine import describe_commit
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
 from momap_ros.data.sample import Role, Sample
+from momap_ros.evaluation.report import number, table
 from momap_ros.evaluation.summary import Bootstrap
-from momap_ros.files import atomic_path
+from momap_ros.files import write_json
 from momap_ros.forecaster import Forecaster
 from momap_ros.geometry import Float64
 from momap_ros.momap import PointTrajectories
@@ -70,18 +71,10 @@ def true_ways(sample: Sample, points: Float64, body: int, *, now_s: float, times
         return np.repeat(points[:, None], len(times_s), axis=1)
     motion = sample.motion_t_from_0[:, list(sample.moving_bodies).index(body)].astype(np.float64)
     # Poses between two steps: matrices are mixed, which is exact for shifts and second order in the turn of a step.
-    flat = motion.reshape(1, len(motion), 12)
-    at = [_mixed(flat, (now_s + time_s) / sample.step_s) for time_s in (0.0, *times_s)]
+    flat = motion.reshape(len(motion), 12)
+    at = [positions_at(flat, (now_s + time_s) / sample.step_s).reshape(3, 4) for time_s in (0.0, *times_s)]
     first = np.linalg.solve(at[0][:, :3], (points - at[0][:, 3]).T).T
     return np.stack([first @ pose[:, :3].T + pose[:, 3] for pose in at[1:]], axis=1)
-
-
-def _mixed(flat: Float64, step: float) -> Float64:
-    """(3, 4) pose at a time between the steps of (1, T, 12) ones."""
-    last = flat.shape[1] - 1
-    before = min(int(step), max(last - 1, 0))
-    share = min(step - before, 1.0)
-    return ((1 - share) * flat[0, before] + share * flat[0, min(before + 1, last)]).reshape(3, 4)
 
 
 def compared(trajectories: PointTrajectories, sample: Sample, body: int, now_s: float) -> tuple[Row, Float64] | None:
@@ -147,28 +140,21 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def table(report: Mapping[str, Any]) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
-
-    def cell(figures: Mapping[str, float], scale: float, digits: int) -> str:
-        if not figures:
-            return "-"
-        value, low, high = (scale * figures.get(key, np.nan) for key in ("value", "low", "high"))
-        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-    lines = [
-        "| frames | forecast | n | best / static | mean / static | jump of the end [mm] |",
-        "|---|---|---|---|---|---|",
+    rows = [
+        {
+            "frames": frames,
+            "forecast": name,
+            "n": str(figures["forecasts"]),
+            "best / static": number(figures, "best over static", interval=True),
+            "mean / static": number(figures, "mean over static", interval=True),
+            "jump of the end [mm]": number(figures, "jump_m", scale=1e3, digits=0, interval=True),
+        }
+        for frames, ways in report["frames"].items()
+        for name, figures in ways.items()
     ]
-    for frames, ways in report["frames"].items():
-        for name, figures in ways.items():
-            cells = [
-                cell(figures["best over static"], 1, 3),
-                cell(figures["mean over static"], 1, 3),
-                cell(figures["jump_m"], 1e3, 0),
-            ]
-            lines.append(f"| {frames} | {name} | {figures['forecasts']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(table(rows, [(title, itemgetter(title)) for title in rows[0]])) if rows else ""
 
 
 def videos(count: int) -> Iterator[tuple[int, Video]]:
@@ -216,9 +202,8 @@ def main(argv: list[str] | None = None) -> None:
         },
     }
     if options.json:
-        with atomic_path(options.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(table(report) + "\n")
+        write_json(options.json, report)
+    sys.stdout.write(markdown(report))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -34,6 +36,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:  # noqa: ANN401  (whatever JSON can say)
+    """Write a JSON file for programs and readers, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _replace_folder(path: Path, partial: Path) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from momap_ros.files import atomic_path
+from momap_ros.files import atomic_path, write_json
 
 
 class InterruptedWriteError(Exception):
@@ -114,3 +115,13 @@ def test_a_link_to_a_folder_is_replaced_not_followed(tmp_path: Path) -> None:
 
     assert names(real) == ["kept"]
     assert not link.is_symlink()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "report.json"
+    write_json(target, {"format": "a/1", "values": [1, 2.5]})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"format": "a/1", "values": [1, 2.5]}
+    with pytest.raises(TypeError):
+        write_json(target, {"values": object()})
+    assert json.loads(target.read_text(encoding="utf-8"))["values"] == [1, 2.5]
+    assert names(tmp_path) == ["new", "report.json"]

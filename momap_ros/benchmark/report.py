@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from momap_ros.files import atomic_path
+from momap_ros.files import write_json
 
 FORMAT = "momap-benchmark/1"
 
@@ -133,8 +133,7 @@ def skipped_row(stage: Stage, reason: str) -> Row:
 
 def write_report(report: Report, path: Path) -> None:
     """Write the JSON, whole or not at all."""
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n", encoding="utf-8")
+    write_json(path, dataclasses.asdict(report))
 
 
 def read_report(path: Path, expected_format: str = FORMAT, stages: Sequence[Stage] = STAGES) -> Report:

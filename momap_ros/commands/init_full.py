@@ -90,14 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(out: Path | None) -> int:
     """Print what the full-size model costs; as JSON too where a file is given."""
-    import json
-
-    from momap_ros.files import atomic_path
+    from momap_ros.files import write_json
     from momap_ros.model.size import describe_full_models, size_table
 
     report = describe_full_models()
     say(size_table(report))
     if out is not None:
-        with atomic_path(out) as path:
-            path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(out, report)
     return 0

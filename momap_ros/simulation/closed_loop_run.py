@@ -15,7 +15,7 @@ from tqdm import tqdm
 from momap_ros.animation import save_animation
 from momap_ros.config import FollowerConfig
 from momap_ros.drawing import Canvas
-from momap_ros.files import atomic_path
+from momap_ros.files import atomic_path, write_json
 from momap_ros.rgbd import UInt8
 from momap_ros.simulation.closed_loop import Attempt, attempt
 from momap_ros.simulation.closed_loop_checks import CHECKS
@@ -191,8 +191,7 @@ class _Folder:
         file = path / SETTINGS
         if file.exists() and (before := json.loads(file.read_text(encoding="utf-8"))) != stated:
             raise ValueError(f"{path}: expected a run of {stated}, got one of {before}; take another folder")
-        with atomic_path(file) as partial:
-            partial.write_text(json.dumps(stated, indent=1) + "\n", encoding="utf-8")
+        write_json(file, stated)
         self.rows = [Row(**line) for line in _read_lines(path / ROWS)]
         self.left_out: dict[int, str] = {line["index"]: line["reason"] for line in _read_lines(path / LEFT_OUT)}
 
@@ -229,8 +228,7 @@ class _Folder:
         left_out = dict(Counter(self.left_out.values()))
         summary = summarise(rows)
         report = {"split": self.split, "left_out": left_out, "policies": summary}
-        with atomic_path(self.path / f"{REPORT}.json") as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(self.path / f"{REPORT}.json", report)
         with atomic_path(self.path / f"{REPORT}.md") as partial:
             partial.write_text(markdown(self.split, summary, left_out), encoding="utf-8")
         return report

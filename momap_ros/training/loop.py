@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
-from momap_ros.files import atomic_path
+from momap_ros.files import atomic_path, write_json
 
 # Values per message between processes: a copy of all gradients at once would need as much memory as the network.
 MESSAGE_VALUES = 32_000_000
@@ -292,5 +292,4 @@ def keep_options(out: Path, options: Any, **facts: str) -> None:  # noqa: ANN401
             said = ", ".join(f"{name} {found.get(name)!r}" for name in changed)
             raise ValueError(f"{out}: expected the options that this run began with, {said}; choose another --out")
         return
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    write_json(path, wanted)
