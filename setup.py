@@ -38,6 +38,7 @@ EXTRAS = {
         "diffusers>=0.31,<1",
         "transformers>=4.45,<6",  # CLIP text model and SAM 2
         "safetensors>=0.4.3",  # checkpoints are safetensors only
+        "threadpoolctl>=3.1",  # the first that can be told of single libraries
     ],
     # Exact: another physics engine gives other data from the same seed. Its wheels begin at Python 3.11.
     "sim": ["mujoco==4.0.0; python_version >= '3.11'"],

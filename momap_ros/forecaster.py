@@ -111,7 +111,7 @@ class Forecaster:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
         import torch
 
-        from momap_ros.model.device import choose_device
+        from momap_ros.model.device import choose_device, keep_numpy_single_threaded
         from momap_ros.model.execution import prepare_execution
         from momap_ros.model.pipeline import MoMapPipeline
 
@@ -122,6 +122,7 @@ class Forecaster:
         self.pipeline = MoMapPipeline.from_pretrained(forecast.checkpoint)
         self.device = choose_device(forecast.device)
         self.execution = prepare_execution(self.pipeline, forecast, self.device)
+        keep_numpy_single_threaded()
         self._budget = StepBudget()
         self._last: tuple[str, MoMapOutput] | None = None
 

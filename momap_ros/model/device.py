@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 # Instructions without which a CPU emulates bfloat16, slower than single precision.
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16")
@@ -23,3 +24,14 @@ def fast_bfloat16(device: str) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     info = Path("/proc/cpuinfo")
     return info.is_file() and any(flag in info.read_text(encoding="utf-8").split() for flag in _CPU_FLAGS)
+
+
+def keep_numpy_single_threaded() -> None:
+    """Leave the cores to torch: numpy's and scipy's matrix products run in the thread that asks for them, from now on.
+
+    The products beside the network take milliseconds, but the threads that OpenBLAS starts for one go on to spin, while
+    the network would need their cores. torch's own libraries keep their threads.
+    """
+    for library in ThreadpoolController().lib_controllers:
+        if library.user_api == "blas" and "torch" not in Path(library.filepath).parts:
+            library.set_num_threads(1)
