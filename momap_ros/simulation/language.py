@@ -13,7 +13,8 @@ from momap_ros.simulation.skill import Skill
 
 DIRECTIONS = ("left", "right", "away", "closer")
 _BARE_NOUN_SHARE = 0.35  # how often a person leaves out the colour where the noun alone is clear
-ROBOT_FRAME_SHARE = 0.2  # of the sentences with a direction speak from the robot's place
+ROBOT_FRAME_SHARE = 0.2  # of the sentences with a direction speak from the robot's place, and say so
+_SEEN_BY_ROBOT = " from the robot side"
 # The robot looks along x of the world; y is to its left.
 WORLD_FROM_ROBOT_VIEWER = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
@@ -74,6 +75,8 @@ def wording(
         "viewer": frame,
     }
     sentences = [templates[index].format(**words) for index in rng.permutation(len(templates))]
+    if directed and frame == "robot":
+        sentences = [said if "robot" in said else said + _SEEN_BY_ROBOT for said in sentences]
     return Wording(sentences[0], tuple(sentences[1:]), frame if directed else "")
 
 

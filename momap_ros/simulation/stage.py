@@ -41,6 +41,15 @@ class Stage:
         wanted = {Role.ACTED} if Role.ACTED in roles else {Role.OBJECT, Role.FIXTURE}
         return [body for body, role in enumerate(roles) if role in wanted]
 
+    @property
+    def goals(self) -> list[int]:
+        """Bodies that a sentence may name as what the acted object goes to or comes from: a view must show them too."""
+        task, model = self.episode.scene.task, self.episode.scene.model
+        names = [task.target.name] if task.target else []
+        if task.item and task.fixture:
+            names.append(task.fixture.body)
+        return [int(model.body(name).id) for name in names]
+
 
 def open_stage(
     episode: Episode,

@@ -139,9 +139,9 @@ def draw_views(
 def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) -> FirstImage | None:
     """The first of the cameras that shows the task, with its images; None if there is none.
 
-    It shows the acted body at step 0, the scene is bright, nothing is close to the lens or around it, and the arm does
-    not come through the camera later. Nothing else about the acted body counts, so that the framing does not give it
-    away.
+    It shows the acted body at step 0 and the goal that a sentence may name, the scene is bright, nothing is close to
+    the lens or around it, and the arm does not come through the camera later. Nothing else about the acted body counts,
+    so that the framing does not give it away.
 
     Args:
         stage: the episode.
@@ -150,8 +150,11 @@ def find_view(stage: Stage, views: Iterable[View], *, whole_path: bool = False) 
     """
     path = acted_path(stage)
     path = path[[0, len(path) // 2, -1]] if whole_path else path[:1]
+    goals = body_centres(stage, stage.goals)
     for view in views:
         if stage.episode.scene.acted and not path_in_view(path, view, _MARGIN if whole_path else 0.0):
+            continue
+        if not path_in_view(goals, view, 0.0):
             continue
         if not _shows_task(stage, replace(view, camera=small(view.camera)))[0]:
             continue
@@ -248,6 +251,13 @@ def acted_path(stage: Stage) -> Float64:
     return transform_points(poses, body_centre(scene.model, scene.acted))
 
 
+def body_centres(stage: Stage, bodies: Sequence[int]) -> Float64:
+    """(K, 3) centres of bodies at step 0, metres, world."""
+    model = stage.episode.scene.model
+    centres = [body_centre(model, str(model.body(body).name)) for body in bodies]
+    return transform_points(stage.world_from_bodies[0, list(bodies)], np.reshape(centres, (-1, 3)))
+
+
 def candidates_xy(stage: Stage) -> Float64:
     """(K, 2) where every object, and every fixture, stands at step 0, metres, world."""
     scene = stage.episode.scene
@@ -265,8 +275,12 @@ def path_in_view(path_in_world: Float64, view: View, margin: float) -> bool:
 
 
 def shows_subject(stage: Stage, bodies: npt.NDArray[np.integer]) -> bool:
-    """Whether the acted body, or without one any object, takes at least MIN_ACTED_SHARE of the (H, W) body ids."""
-    return bool(max(((bodies == body).mean() for body in stage.subjects), default=1.0) >= MIN_ACTED_SHARE)
+    """Whether the (H, W) body ids show what the episode is about: at least MIN_ACTED_SHARE of the pixels each.
+
+    The acted body, or without one any object; and what the acted object goes to, or comes from.
+    """
+    subject = max(((bodies == body).mean() for body in stage.subjects), default=1.0)
+    return bool(min([subject, *((bodies == body).mean() for body in stage.goals)]) >= MIN_ACTED_SHARE)
 
 
 def is_clear(stage: Stage, view: View, depth_m: Float32, bodies: npt.NDArray[np.integer]) -> bool:

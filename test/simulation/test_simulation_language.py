@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
+from momap_ros.conditioning import MAX_WORDS
 from momap_ros.data.sample import Role
 from momap_ros.simulation.assets import KINDS
 from momap_ros.simulation.cameras import look_at
@@ -92,3 +93,10 @@ def test_a_sentence_names_the_acted_object_and_no_other_fits_it(samples: list[Sa
         if acted not in sample.text:
             assert sample.kind in sample.text
             assert all(name.split()[-1] != sample.kind for name in names), sample.text
+
+
+def test_a_sentence_in_the_robots_directions_says_so(samples: list[Sample]) -> None:
+    sentences = [text for s in samples if s.text_frame == "robot" for text in (s.text, *s.paraphrases)]
+    assert sentences
+    assert all("robot" in text for text in sentences)
+    assert all(len(text.split()) <= MAX_WORDS for text in sentences)

@@ -77,6 +77,18 @@ def test_the_acted_body_is_visible_and_moves(samples: list[Sample]) -> None:
         )
 
 
+def test_what_a_sentence_names_as_goal_is_in_the_picture(viewed: list[Viewed]) -> None:
+    named = 0
+    for item in viewed:
+        scene = item.episode.scene
+        stood_on = scene.fixture.body if scene.fixture and scene.acted_object else None
+        for body in filter(None, (scene.target.name if scene.target else None, stood_on)):
+            for sample in item.samples:
+                assert (sample.body_ids == scene.model.body(body).id).mean() >= MIN_ACTED_SHARE, (sample.key, body)
+                named += 1
+    assert named >= 8
+
+
 def test_roles_cover_the_scene(samples: list[Sample]) -> None:
     for sample in samples:
         roles = list(sample.body_roles)
