@@ -21,7 +21,7 @@ from momap_ros.model.denoiser import ContextAttention, ResidualBlock, SmallDenoi
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
 from momap_ros.training.scene_losses import scene_losses
-from momap_ros.training.steps import SmallTraining
+from momap_ros.training.steps import SmallTraining, squared_error
 
 CODE_GRID = 8
 CODE_CHANNELS = 8
@@ -136,7 +136,7 @@ def training_loss(
     batch: Batch,
     *,
     noise: torch.Tensor,
-    coefficient_weight: torch.Tensor,
+    weighing: torch.Tensor,
     kl_weight: float,
     weights: LossWeights,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -146,7 +146,7 @@ def training_loss(
         model: the network.
         batch: what it learns from.
         noise: (B, CODE_CHANNELS, 8, 8) of the posterior.
-        coefficient_weight: (1, C, 1, 1) of the latent channels, as in the small model's loss.
+        weighing: (C, C + 3) of errors of latents, as in the small model's loss.
         kl_weight: of the divergence, in nats per scene.
         weights: of the auxiliary losses.
     """
@@ -158,9 +158,11 @@ def training_loss(
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
     parts = {
-        "latent": ((clean.float() - batch.latents) ** 2 * coefficient_weight * batch.weights).mean(),
+        "latent": (
+            squared_error((clean.float() - batch.latents).movedim(1, -1), weighing) * batch.weights[:, 0]
+        ).mean(),
         "kl": divergence.flatten(1).sum(dim=1).mean(),
         "mask": (mask * batch.weights[:, 0]).mean(),
-    } | scene_losses(scene, batch, coefficient_weight)
+    } | scene_losses(scene, batch, weighing)
     heads = sum(weight * parts[name] for name, weight in asdict(weights).items())
     return parts["latent"] + kl_weight * parts["kl"] + heads, parts

@@ -29,7 +29,7 @@ from momap_ros.training.loop import (
     start_workers,
 )
 from momap_ros.training.scene_losses import encoder_loss
-from momap_ros.training.steps import SmallTraining, coefficient_weight, step_size
+from momap_ros.training.steps import SmallTraining, error_map, step_size
 
 KL_WEIGHTS = {
     "momap-vae": 1e-3,
@@ -134,7 +134,7 @@ class Run(TrainingState[conditional_vae.ConditionalVAE | general_flow.GeneralFlo
                 f"{out}: expected the {began_with} samples that the run began with, got {len(self.split)} in {data}; "
                 "give another --out for other data"
             )
-        self.coefficient_weight = coefficient_weight(codec)
+        self.weighing = error_map(codec, options.like_small.end_weight)
 
     def save(self, **facts: int) -> None:
         """Write the state and the checkpoint, each whole or not at all."""
@@ -158,14 +158,14 @@ class Run(TrainingState[conditional_vae.ConditionalVAE | general_flow.GeneralFlo
         kl_weight = options.kl_weight_at(self.step)
         if isinstance(model, conditional_vae.ConditionalVAE):
             if self.step < options.encoder_steps:
-                loss, parts = encoder_loss(model.scene_encoder, batch, self.coefficient_weight)
+                loss, parts = encoder_loss(model.scene_encoder, batch, self.weighing)
                 return loss, dict.fromkeys(("latent", "kl", "mask"), torch.zeros(())) | parts
             code = (len(indices), conditional_vae.CODE_CHANNELS, conditional_vae.CODE_GRID, conditional_vae.CODE_GRID)
             return conditional_vae.training_loss(
                 model,
                 batch,
                 noise=torch.randn(code, generator=generator),
-                coefficient_weight=self.coefficient_weight,
+                weighing=self.weighing,
                 kl_weight=kl_weight,
                 weights=options.loss_weights,
             )

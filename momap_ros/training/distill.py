@@ -28,7 +28,7 @@ from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
 from momap_ros.training.loop import TrainingState, append_row, check_samples, keep_options, learning_rate
-from momap_ros.training.steps import SmallTraining, coefficient_weight, draw_step
+from momap_ros.training.steps import SmallTraining, draw_step, error_map, squared_error
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def distillation_loss(
     noise: torch.Tensor,
     timesteps: torch.Tensor,
     alphas_cumprod: torch.Tensor,
-    coefficient_weight: torch.Tensor,
+    weighing: torch.Tensor,
     options: Distillation,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """How far the student is from its lesson, weighted as in the teacher's own training.
@@ -120,7 +120,7 @@ def distillation_loss(
         noise: (B, C, 32, 32).
         timesteps: (B,) in 0..999, any; each is moved up to where the student's step that holds it begins.
         alphas_cumprod: (1000,) of the schedule.
-        coefficient_weight: (1, C, 1, 1), of mean 1.
+        weighing: (C, C + 3), see `error_map`.
         options: of the run.
     """
     stride = NUM_TIMESTEPS // options.student_steps
@@ -132,7 +132,7 @@ def distillation_loss(
             scene = teacher.scene_encoder(batch.conditioning)
         wanted, moving = lesson(teacher.denoiser, scene, noisy, begins, alphas_cumprod=alphas_cumprod, options=options)
         clean, logits = student(noisy, begins, scene)
-    latent = ((clean.float() - wanted) ** 2 * coefficient_weight * batch.weights).mean()
+    latent = (squared_error((clean.float() - wanted).movedim(1, -1), weighing) * batch.weights[:, 0]).mean()
     mask = ((logits.float().sigmoid() - moving.sigmoid()) ** 2 * batch.weights[:, 0]).mean()
     parts = {"latent": float(latent.detach()), "mask": float(mask.detach())}
     return latent + options.mask_weight * mask, parts
@@ -180,7 +180,7 @@ class Run(TrainingState[SmallDenoiser]):
         super().__init__(out, student, options, weight_decay=0.0, name="student")
         self.resume()
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
-        self.coefficient_weight = coefficient_weight(self.teacher.codec).to(self.device)
+        self.weighing = error_map(self.teacher.codec, options.end_weight).to(self.device)
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step; everything random depends on its number alone."""
@@ -195,7 +195,7 @@ class Run(TrainingState[SmallDenoiser]):
                 noise=drawn.noise.to(self.device),
                 timesteps=drawn.timesteps.to(self.device),
                 alphas_cumprod=self.alphas_cumprod,
-                coefficient_weight=self.coefficient_weight,
+                weighing=self.weighing,
                 options=options,
             )
             self.optimizer.zero_grad()

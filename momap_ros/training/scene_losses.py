@@ -7,19 +7,20 @@ import torch.nn.functional as functional
 
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
+from momap_ros.training.steps import squared_error
 
 
 def encoder_loss(
-    encoder: SceneEncoder, batch: Batch, coefficient_weight: torch.Tensor
+    encoder: SceneEncoder, batch: Batch, weighing: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss of the steps that train the scene encoder alone, and its parts."""
     with torch.autocast(batch.latents.device.type, torch.bfloat16):
         scene = encoder(batch.conditioning)
-    parts = scene_losses(scene, batch, coefficient_weight)
+    parts = scene_losses(scene, batch, weighing)
     return parts["instance"] + parts["motion"] + 0.3 * parts["naming"] + 0.1 * parts["duration"], parts
 
 
-def scene_losses(scene: SceneEncoding, batch: Batch, coefficient_weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def scene_losses(scene: SceneEncoding, batch: Batch, weighing: torch.Tensor) -> dict[str, torch.Tensor]:
     """What instances are called, which of them moves, how it is expected to, for how long: what needs no denoiser."""
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
@@ -28,7 +29,7 @@ def scene_losses(scene: SceneEncoding, batch: Batch, coefficient_weight: torch.T
             scene.moving_logits.float()[known], batch.slot_moves[known]
         ),
         "naming": naming_loss(scene.names.float(), batch.slot_names),
-        "motion": expected_motion_loss(scene.motion.float(), batch, known, coefficient_weight[:, :, 0, 0]),
+        "motion": expected_motion_loss(scene.motion.float(), batch, known, weighing),
         "duration": functional.l1_loss(scene.log_duration.float(), batch.log_duration),
     }
 
@@ -48,7 +49,7 @@ def naming_loss(names: torch.Tensor, slot_names: torch.Tensor) -> torch.Tensor:
 
 
 def expected_motion_loss(
-    motion: torch.Tensor, batch: Batch, known: torch.Tensor, coefficient_weight: torch.Tensor
+    motion: torch.Tensor, batch: Batch, known: torch.Tensor, weighing: torch.Tensor
 ) -> torch.Tensor:
     """Squared error of the instances' mean latents: those that move weigh as much as those that do not.
 
@@ -56,9 +57,9 @@ def expected_motion_loss(
         motion: (B, MAX_INSTANCES, C) predicted.
         batch: the truth.
         known: (B, MAX_INSTANCES) bool, slots that own a cell.
-        coefficient_weight: (1, C), of mean 1.
+        weighing: (C, C + 3), see `error_map`.
     """
-    error = ((motion - batch.slot_latents) ** 2 * coefficient_weight[:, None]).mean(dim=-1)
+    error = squared_error(motion - batch.slot_latents, weighing)
     moves = known & (batch.slot_moves > 0)
     still = known & (batch.slot_moves == 0)
     of_moving = (error * moves).sum() / moves.sum().clamp(min=1)

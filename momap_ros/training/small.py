@@ -36,7 +36,15 @@ from momap_ros.training.loop import (
     start_workers,
 )
 from momap_ros.training.scene_losses import encoder_loss, scene_losses
-from momap_ros.training.steps import DrawnStep, SmallTraining, StepsAhead, coefficient_weight, draw_step, step_size
+from momap_ros.training.steps import (
+    DrawnStep,
+    SmallTraining,
+    StepsAhead,
+    draw_step,
+    error_map,
+    squared_error,
+    step_size,
+)
 
 LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration")
 
@@ -90,7 +98,7 @@ def training_loss(
     noise: torch.Tensor,
     timesteps: torch.Tensor,
     alphas_cumprod: torch.Tensor,
-    coefficient_weight: torch.Tensor,
+    weighing: torch.Tensor,
     options: SmallTraining,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Weighted squared error of what the denoiser predicts and what the scene encoder is asked besides.
@@ -103,10 +111,10 @@ def training_loss(
         scene = model.scene_encoder(batch.conditioning)
         output, moving_logits = model.denoiser(noisy, timesteps, scene)
     target = target_of(batch.latents, noise, alpha, options.prediction)
-    latent = ((output.float() - target) ** 2 * coefficient_weight * batch.weights).mean()
+    latent = (squared_error((output.float() - target).movedim(1, -1), weighing) * batch.weights[:, 0]).mean()
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
     mask = (mask * batch.weights[:, 0]).mean()
-    parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, coefficient_weight)
+    parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, weighing)
     loss = latent + options.mask_weight * mask + options.instance_weight * parts["instance"]
     loss = loss + options.motion_weight * parts["motion"] + options.duration_weight * parts["duration"]
     loss = loss + options.naming_weight * parts["naming"]
@@ -163,7 +171,7 @@ class Run(TrainingState[SmallModel]):
             self.average.load_state_dict(self.model.state_dict())
         scheduler = shifted_cosine_scheduler(options.shift)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
-        self.coefficient_weight = coefficient_weight(self.codec).to(self.device)
+        self.weighing = error_map(self.codec, options.end_weight).to(self.device)
 
     def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
         """One optimizer step; everything random depends on the step and the process alone.
@@ -177,7 +185,7 @@ class Run(TrainingState[SmallModel]):
         # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             if self.step < options.encoder_steps:
-                loss, losses = encoder_loss(self.model.scene_encoder, batch, self.coefficient_weight)
+                loss, losses = encoder_loss(self.model.scene_encoder, batch, self.weighing)
                 parts = {name: float(value.detach()) for name, value in losses.items()}
             else:
                 loss, parts = training_loss(
@@ -186,7 +194,7 @@ class Run(TrainingState[SmallModel]):
                     noise=drawn.noise.to(self.device),
                     timesteps=drawn.timesteps.to(self.device),
                     alphas_cumprod=self.alphas_cumprod,
-                    coefficient_weight=self.coefficient_weight,
+                    weighing=self.weighing,
                     options=options,
                 )
             self.optimizer.zero_grad()

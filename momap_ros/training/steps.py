@@ -15,6 +15,8 @@ from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import TRAINING, Batch, make_batch
 from momap_ros.training.loop import batch_indices, learning_rate
 
+END_SCALES = 0.3  # how far what is carried usually gets, in scene scales
+
 
 @dataclass(frozen=True)
 class SmallTraining:
@@ -36,6 +38,7 @@ class SmallTraining:
         naming_weight: of the loss of the words that name an instance.
         motion_weight: of the expected-motion-of-an-instance loss.
         duration_weight: of the duration loss.
+        end_weight: of where a motion ends, beside its latents, see `error_map`.
         seed: of weights, data order, faults and noise.
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
         prediction: what the denoiser predicts and its squared error is taken of, see `momap_ros.model.prediction`.
@@ -56,6 +59,7 @@ class SmallTraining:
     naming_weight: float = 0.1
     motion_weight: float = 0.3
     duration_weight: float = 0.05
+    end_weight: float = 1.0
     seed: int = 0
     start_from: str = ""
     prediction: str = "sample"
@@ -69,10 +73,25 @@ def step_size(step: int, options: SmallTraining) -> float:
     return learning_rate(step, options, first=options.encoder_steps)
 
 
-def coefficient_weight(codec: TemporalBasisCodec) -> torch.Tensor:
-    """(1, C, 1, 1) loss weights of mean 1: coefficients count by the root of their size, in x, y and z alike."""
+def error_map(codec: TemporalBasisCodec, end_weight: float) -> torch.Tensor:
+    """(C, C + 3) what errors of latents are multiplied by before they are squared, see `squared_error`.
+
+    Coefficients count by the root of their size, in x, y and z alike. Where a motion ends depends on all of them a
+    little, so that a goal a sentence names would count for little: the last three columns are the error of the end.
+
+    Args:
+        codec: whose latents they are.
+        end_weight: of the squared error of the end, in units of END_SCALES.
+    """
     relative = (codec.coefficient_std / codec.coefficient_std[0]).sqrt()
-    return (relative / relative.mean()).repeat(3)[None, :, None, None]
+    of_coefficients = torch.diag((relative / relative.mean()).repeat(3).sqrt())
+    end = codec.decode(torch.eye(len(of_coefficients)))[:, -1] / END_SCALES
+    return torch.cat([of_coefficients, (end_weight * len(end)) ** 0.5 * end], dim=1)
+
+
+def squared_error(error: torch.Tensor, weighing: torch.Tensor) -> torch.Tensor:
+    """(...) weighted mean square of (..., C) errors of latents; `weighing` is an `error_map`."""
+    return (error @ weighing).square().sum(dim=-1) / len(weighing)
 
 
 @dataclass(frozen=True, eq=False)

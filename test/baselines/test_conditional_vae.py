@@ -22,7 +22,7 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.training.batches import TRAINING, Batch, make_batch
 
 HEADS = LossWeights()
-ONES = torch.ones(1, 30, 1, 1)
+ONES = torch.eye(30)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,7 @@ def noise(seed: int = 0) -> torch.Tensor:
 
 
 def test_an_untrained_model_predicts_rest_and_diverges_by_nothing(codec: TemporalBasisCodec, batch: Batch) -> None:
-    _, parts = training_loss(
-        new_model(codec), batch, noise=noise(), coefficient_weight=ONES, kl_weight=1e-3, weights=HEADS
-    )
+    _, parts = training_loss(new_model(codec), batch, noise=noise(), weighing=ONES, kl_weight=1e-3, weights=HEADS)
     assert float(parts["latent"].detach()) == pytest.approx(float((batch.latents**2 * batch.weights).mean()), rel=1e-4)
     assert float(parts["kl"].detach()) == 0
 
@@ -65,9 +63,7 @@ def test_one_batch_is_learned_better_than_rest_and_its_futures_differ(codec: Tem
     before = copy.deepcopy(model.state_dict())
     parts: dict[str, torch.Tensor] = {}
     for step in range(40):
-        loss, parts = training_loss(
-            model, batch, noise=noise(step), coefficient_weight=ONES, kl_weight=1e-3, weights=HEADS
-        )
+        loss, parts = training_loss(model, batch, noise=noise(step), weighing=ONES, kl_weight=1e-3, weights=HEADS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -88,7 +84,7 @@ def test_the_divergence_is_that_of_two_normal_distributions(codec: TemporalBasis
         with torch.autocast("cpu", torch.bfloat16):
             scene = model.scene_encoder(batch.conditioning)
             mean, log_variance = model.posterior(batch.latents, scene)
-        _, parts = training_loss(model, batch, noise=noise(), coefficient_weight=ONES, kl_weight=1e-3, weights=HEADS)
+        _, parts = training_loss(model, batch, noise=noise(), weighing=ONES, kl_weight=1e-3, weights=HEADS)
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(dim=(1, 2, 3)).mean()
     assert float(parts["kl"]) == pytest.approx(float(expected), rel=1e-3)
     assert float(expected) > 1

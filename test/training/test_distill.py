@@ -65,7 +65,7 @@ def loss_of(run: Run, step: int = 0) -> float:
         noise=drawn.noise,
         timesteps=drawn.timesteps,
         alphas_cumprod=run.alphas_cumprod,
-        coefficient_weight=run.coefficient_weight,
+        weighing=run.weighing,
         options=run.options,
     )
     return float(loss.detach())

@@ -21,8 +21,8 @@ def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepare
     known[:, 0] = False
     assert 0 < int(batch.slot_moves[known].sum()) != int((1 - batch.slot_moves[known]).sum())
     predicted = batch.slot_latents + 1 + batch.slot_moves[..., None]
-    weight = torch.ones(1, codec.latent_channels)
-    assert float(expected_motion_loss(predicted, batch, known, weight)) == pytest.approx(2.5, rel=1e-5)
+    loss = expected_motion_loss(predicted, batch, known, torch.eye(codec.latent_channels))
+    assert float(loss) == pytest.approx(2.5, rel=1e-5)
 
 
 def test_naming_counts_instances_with_a_name_only() -> None:
