@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,6 +195,7 @@ class Forecaster:
             labels=instances.labels,
             moving_probability=output.instance_moving_probability(),
         )
+        objects = [replace(motion, goal_id=output.goals.get(motion.instance_id, 0)) for motion in objects]
         timings = {
             "model": drawn - started,
             "decode": decoded - drawn,

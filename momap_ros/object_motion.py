@@ -69,6 +69,7 @@ class ObjectMotion:
         hypotheses: the different ends that were drawn, the most frequent first, `config.max_hypotheses` at most; their
             weights add up to 1 where none was left out and all are valid. Empty where not valid.
         articulation: the joint that the motion looks like; UNKNOWN where it is too small, or not rigid.
+        goal_id: the instance that it is expected to go to, in the model's opinion; 0 = none.
     """
 
     instance_id: int
@@ -93,6 +94,7 @@ class ObjectMotion:
     end_covariance: Float64 = field(default_factory=lambda: np.full((6, 6), np.nan))
     hypotheses: tuple[MotionHypothesis, ...] = ()
     articulation: Articulation = field(default_factory=Articulation)
+    goal_id: int = 0
 
     @property
     def deformable(self) -> bool:

@@ -77,6 +77,7 @@ class MoMapOutput:
         step_s: seconds between two steps, from the predicted length of the motion.
         ignored_words: words of the prompt that are unknown or beyond the length limit.
         applied_hints: instance id -> (x, y, z) direction flags that the drawing was conditioned on.
+        goals: instance id -> id of the instance that it is expected to go to; only of those that have such a goal.
     """
 
     frame: RGBDFrame
@@ -91,6 +92,7 @@ class MoMapOutput:
     step_s: float
     ignored_words: tuple[str, ...] = ()
     applied_hints: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    goals: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def num_hypotheses(self) -> int:

@@ -32,7 +32,7 @@ from momap_ros.conditioning import (
 )
 from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import CheckpointError, check_weights, find_checkpoint, read_info
-from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.model.codec import MotionCodec, TemporalBasisCodec
 from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.output import MoMapOutput, fit_instances
@@ -53,6 +53,8 @@ MIN_ARTICULATED_CELLS = 16
 # Of the scene encoder's opinion on what moves; chosen on 80 samples of `val`.
 SCENE_SHARE = 2 / 3
 MIN_PROBABILITY = 1e-3
+# Of the way to another instance that an expected motion holds at its end, from which that instance is its goal.
+GOAL_SHARE = 0.3
 
 
 class MoMapPipeline(DiffusionPipeline):
@@ -215,6 +217,7 @@ class MoMapPipeline(DiffusionPipeline):
             step_s,
             ignored_words=tuple(ignored),
             applied_hints=usable,
+            goals=goals_of(scene.courses[0].float().cpu(), self.codec, grid.slot_ids),
         )
 
     def _noise(
@@ -310,6 +313,26 @@ def moving_instances(cell_probability: torch.Tensor, scene_logits: torch.Tensor,
     of_cells = (cell_probability @ member) / member.sum(dim=0).clamp(min=1)
     logits = torch.logit(of_cells.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     return torch.sigmoid((1 - SCENE_SHARE) * logits + SCENE_SHARE * scene_logits)
+
+
+def goals_of(courses: torch.Tensor, codec: MotionCodec, slot_ids: Sequence[int]) -> dict[int, int]:
+    """Instance id -> that of the instance that it is expected to go to, for those that are expected to go to one.
+
+    Nobody told the scene encoder of goals: it is what its expected motions came to point at.
+
+    Args:
+        courses: (M, M, C / 3) of a `SceneEncoding`.
+        codec: whose latents they are.
+        slot_ids: instance id of slot 1, 2, ...
+    """
+    one_axis = torch.cat([courses, torch.zeros_like(courses), torch.zeros_like(courses)], dim=-1)
+    share = codec.decode(one_axis)[..., -1, 0]  # of the way to each other instance, at the end
+    count = len(slot_ids)
+    share = share[1 : count + 1, 1 : count + 1].fill_diagonal_(0.0)
+    if not count:
+        return {}
+    largest, goal = share.max(dim=1)
+    return {slot_ids[slot]: slot_ids[int(goal[slot])] for slot in range(count) if float(largest[slot]) >= GOAL_SHARE}
 
 
 def articulated_instances(

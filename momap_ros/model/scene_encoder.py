@@ -34,6 +34,8 @@ class SceneEncoding:
         summary: (B, D) mean of the word tokens.
         moving_logits: (B, MAX_INSTANCES) which instance moves.
         motion: (B, MAX_INSTANCES, C) the mean latent that every instance is expected to have, over all futures.
+        courses: (B, MAX_INSTANCES, MAX_INSTANCES, C / 3) how much of the way from one instance to each other one that
+            motion holds, as latents of one axis, see `Pointing`.
         names: (B, MAX_INSTANCES, W) logit of each word of the vocabulary being part of an instance's name.
         log_duration: (B,) natural logarithm of the predicted length of the motion in seconds.
     """
@@ -44,6 +46,7 @@ class SceneEncoding:
     summary: torch.Tensor
     moving_logits: torch.Tensor
     motion: torch.Tensor
+    courses: torch.Tensor
     names: torch.Tensor
     log_duration: torch.Tensor
 
@@ -90,8 +93,10 @@ class Pointing(nn.Module):
         nn.init.zeros_(self.course.weight)
         nn.init.zeros_(self.course.bias)
 
-    def forward(self, tokens: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Mean latents of M instances, x, then y, then z.
+    def forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean latents of M instances, and the courses that they are made of.
 
         Args:
             tokens: (B, M, width).
@@ -99,7 +104,8 @@ class Pointing(nn.Module):
             valid: (B, M) bool, instances that exist; at least one per scene.
 
         Returns:
-            (B, M, C).
+            (B, M, C), x, then y, then z; and (B, M, M, C / 3) what is to be multiplied by the way from each instance
+            to each other one.
         """
         query, key, course = (
             layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -108,7 +114,8 @@ class Pointing(nn.Module):
         logits = query @ key.transpose(2, 3) / key.shape[3] ** 0.5
         pointed_at = logits.masked_fill(~valid[:, None, None], float("-inf")).softmax(dim=3)
         toward = pointed_at.to(positions.dtype) @ positions[:, None] - positions[:, None]
-        return torch.einsum("bhmc,bhmk->bmck", toward.to(course.dtype), course).flatten(2)
+        motion = torch.einsum("bhmc,bhmk->bmck", toward.to(course.dtype), course).flatten(2)
+        return motion, torch.einsum("bhmn,bhmk->bmnk", pointed_at.to(course.dtype), course)
 
 
 class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' classes are untyped
@@ -200,7 +207,8 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         is_text = (~padding[:, :num_text, None]).to(tokens.dtype)
         summary = (tokens[:, :num_text] * is_text).sum(dim=1) / is_text.sum(dim=1)
         instance_tokens = tokens[:, num_text:]
-        motion = self.motion(instance_tokens) + self.pointing(instance_tokens, conditioning.positions, valid)
+        toward, courses = self.pointing(instance_tokens, conditioning.positions, valid)
+        motion = self.motion(instance_tokens) + toward
         written = torch.cat([self.write_back(instance_tokens), motion], dim=-1) * valid[..., None]  # (B, M, W + C)
         cells = conditioning.slots.flatten(1)[..., None].expand(-1, -1, written.shape[-1])
         on_cells = written.gather(1, cells).transpose(1, 2).unflatten(2, conditioning.maps.shape[2:])
@@ -211,6 +219,7 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
             summary,
             self.moving(instance_tokens)[..., 0],
             motion,
+            courses,
             names,
             self.duration(summary)[..., 0],
         )

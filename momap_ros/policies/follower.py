@@ -78,6 +78,10 @@ class MovingObject(Protocol):
     def hypothesis_spread_m(self) -> float:
         """RMS distance of the centroid's end in all hypotheses from its end in this one."""
 
+    @property
+    def goal_id(self) -> int:
+        """Instance that it is expected to go to; 0 = none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -204,7 +208,7 @@ def make_plan(
         raise NotFollowedError("nothing moves", f"object {motion.instance_id}, {len(seen.points)} points")
     track = in_place(track, seen)
     # What is forecast without doubt ends where it is forecast to end, beside a bowl too.
-    track = onto_support(track, seen, min(config.support_reach_m, motion.hypothesis_spread_m))
+    track = onto_support(track, seen, min(config.support_reach_m, motion.hypothesis_spread_m), motion.goal_id)
     contact = choose_contact(seen, track, step_s, config)
     if contact is None:
         raise NotFollowedError(

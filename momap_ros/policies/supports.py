@@ -27,25 +27,28 @@ class Support:
     """Something seen that can carry an object.
 
     Attributes:
+        instance_id: positive.
         middle_xy: (2,) of the box around it, base frame, metres.
         half_m: half the longer horizontal side of that box.
         surface_m: height of what is seen around its middle: of a bowl, the ground.
         top_m: its highest point: of a bowl, the rim.
     """
 
+    instance_id: int
     middle_xy: Float64
     half_m: float
     surface_m: float
     top_m: float
 
 
-def onto_support(track: Float64, seen: Surroundings, reach_m: float) -> Float64:
-    """A carried object's way, its end moved onto the support that it ends beside.
+def onto_support(track: Float64, seen: Surroundings, reach_m: float, goal_id: int = 0) -> Float64:
+    """A carried object's way, its end moved onto the support that it is to go to, or else that it ends beside.
 
     Args:
         track: (T, 4, 4) motion of the object from step 0, base frame (z up).
         seen: its points and those around it, with the instances that these belong to.
-        reach_m: an end so far outside of a support is still meant to be on it.
+        reach_m: an end so far outside of a support is still meant to be on it; 0 = the way stays as it is.
+        goal_id: instance that the object is to go to, however far off the end is; 0 = not known.
 
     Returns:
         (T, 4, 4), or (T + 1, 4, 4) with the setting down as the last step; the way itself where it is not carried, is
@@ -58,7 +61,9 @@ def onto_support(track: Float64, seen: Surroundings, reach_m: float) -> Float64:
     if not reach_m or not level or along[-1] < _CARRIED_M or path[:, 2].max() - path[0, 2] < _RAISED_M:
         return track
     bottom = np.array([np.quantile(transform_points(motion, seen.points)[:, 2], 0.02) for motion in track])
-    support = _meant(supports_of(seen, path[0, :2]), path[-1, :2], float(bottom[-1]), reach_m)
+    supports = supports_of(seen, path[0, :2])
+    goal = [support for support in supports if support.instance_id == goal_id]
+    support = goal[0] if goal else _meant(supports, path[-1, :2], float(bottom[-1]), reach_m)
     if support is None:
         return track
     shift = support.middle_xy - path[-1, :2]
@@ -95,7 +100,7 @@ def supports_of(seen: Surroundings, start_xy: Float64) -> list[Support]:
             continue
         inside = np.linalg.norm(points[:, :2] - middle, axis=1) < max(0.4 * half_m, 0.01)
         surface_m = float(np.median(points[inside, 2])) if inside.sum() >= 3 else float(high[2])
-        found.append(Support(middle, half_m, surface_m, float(high[2])))
+        found.append(Support(int(instance_id), middle, half_m, surface_m, float(high[2])))
     return found
 
 

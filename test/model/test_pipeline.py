@@ -13,7 +13,14 @@ from momap_ros.conditioning import GRID, MAX_INSTANCES
 from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import write_info
 from momap_ros.model.noise import InstanceFrames, draw_noise
-from momap_ros.model.pipeline import ARTICULATION_RESIDUAL, MIN_ARTICULATED_CELLS, MoMapPipeline, moving_instances
+from momap_ros.model.pipeline import (
+    ARTICULATION_RESIDUAL,
+    GOAL_SHARE,
+    MIN_ARTICULATED_CELLS,
+    MoMapPipeline,
+    goals_of,
+    moving_instances,
+)
 from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.warm_start import remaining_latents
 from momap_ros.rgbd import FrameError, RGBDFrame
@@ -334,3 +341,16 @@ def test_whatever_is_predicted_the_sampler_ends_at_the_clean_latents(tiny_checkp
     pipeline.denoiser = Knowing(pipeline, clean, noise(pipeline, 2), prediction)
     found, _ = pipeline.denoise(noisy, None, timesteps)  # type: ignore[arg-type]  # this denoiser reads no scene
     torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
+
+
+def test_a_goal_is_what_most_of_the_way_leads_to_at_the_end(pipeline: MoMapPipeline) -> None:
+    codec = pipeline.codec
+    end = codec.decode(torch.eye(codec.latent_channels))[: codec.latent_channels // 3, -1, 0]  # of one axis
+    course = end / (end @ end)  # latents that decode to 1 at the last step
+    share = torch.zeros(5, 5)
+    share[1, 2], share[1, 3] = 0.9, 0.4  # two ways: the longer one
+    share[2, 1] = GOAL_SHARE - 0.05  # hardly begun
+    share[3, 3], share[3, 0] = 0.9, 0.9  # itself, and the background
+    share[1, 4] = 1.0  # no instance owns slot 4
+    assert goals_of(share[..., None] * course, codec, (7, 9, 12)) == {7: 9}
+    assert goals_of(share[..., None] * course, codec, ()) == {}

@@ -147,12 +147,16 @@ def test_a_head_that_points_at_an_instance_moves_there() -> None:
     tokens[0, 2, 0] = 1.0  # the one that is pointed at
     tokens[0, 3, 0] = 9.0  # does not exist
     positions = torch.tensor([[[0.0, 0, 0], [1, 2, 3], [4, 4, 4], [7, 7, 7]]])
-    motion = pointing(tokens, positions, torch.tensor([[True, True, True, False]])).unflatten(2, (3, 3))
+    motion, courses = pointing(tokens, positions, torch.tensor([[True, True, True, False]]))
+    motion = motion.unflatten(2, (3, 3))
     toward = torch.tensor([[4.0, 4, 4], [3, 2, 1], [0, 0, 0]])
     torch.testing.assert_close(motion[0, :3, :, 0], toward)
     torch.testing.assert_close(motion[0, :3, :, 1], toward / 2)
     assert not motion[..., 2].any()
-    assert not Pointing(width=4, latent_channels=9)(tokens, positions, torch.ones(1, 4, dtype=torch.bool)).any()
+    torch.testing.assert_close(courses[0, :3, 2], torch.tensor([[1.0, 0.5, 0.0]]).expand(3, 3))
+    torch.testing.assert_close(courses[0, :, [0, 1, 3]], torch.zeros(4, 3, 3))
+    untrained, _ = Pointing(width=4, latent_channels=9)(tokens, positions, torch.ones(1, 4, dtype=torch.bool))
+    assert not untrained.any()
 
 
 @torch.inference_mode()

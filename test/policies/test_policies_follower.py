@@ -36,6 +36,7 @@ class Moving:
     centroid_m: Float64 = field(default_factory=lambda: np.array([0.3, 0.0, 0.02]))
     size_m: Float64 = field(default_factory=lambda: np.full(3, 0.04))
     hypothesis_spread_m: float = 0.01
+    goal_id: int = 0
 
 
 def pose(rotation_vector: tuple[float, float, float], translation: tuple[float, float, float]) -> Float64:

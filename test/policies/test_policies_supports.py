@@ -61,6 +61,14 @@ def test_an_end_in_the_middle_or_far_away_is_left(end: tuple[float, float]) -> N
     np.testing.assert_array_equal(onto_support(track, seen(), REACH_M), track)
 
 
+def test_a_goal_is_gone_to_from_anywhere_and_another_support_is_not() -> None:
+    track = carried_to((0.3, 0.02))
+    places = transform_points(onto_support(track, seen(), REACH_M, goal_id=5), np.array([0.3, -0.1, 0.02]))
+    np.testing.assert_allclose(places[-1, :2], BOWL, atol=0.006)
+    np.testing.assert_array_equal(onto_support(track, seen(), REACH_M, goal_id=4), track)
+    np.testing.assert_array_equal(onto_support(track, seen(), 0.0, goal_id=5), track)
+
+
 def test_what_is_pushed_or_poured_is_left() -> None:
     pushed = carried_to((0.36, 0.12))
     pushed[:, 2, 3] = 0
