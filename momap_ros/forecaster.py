@@ -37,7 +37,8 @@ class Forecast:
             optical frame.
         objects: one motion per instance in that first hypothesis, in rising order of id.
         output: the model's drawing, for dense maps.
-        timings_s: seconds per stage: model, decode, objects.
+        timings_s: seconds per stage: model, decode, objects, one after the other; network is the part of model in which
+            the networks ran, until what they drew was on the CPU.
         ignored_words: words of the prompt that the model does not know, or beyond its length limit.
         dropped_ids: instances the model could not see: too small for a cell or beyond its number of slots.
         num_inference_steps: denoising steps taken; fewer than configured for a deadline or after a warm start.
@@ -56,6 +57,11 @@ class Forecast:
     num_inference_steps: int = 0
     continued: bool = False
     network: str = "float32"
+
+    @property
+    def seconds(self) -> float:
+        """What all of it took."""
+        return sum(self.timings_s[stage] for stage in ("model", "decode", "objects"))
 
     def momap(self, hypothesis: int, width: int = 256, height: int = 256) -> MoMap:
         """One future as a dense MoMap of the frame stretched to width x height."""
@@ -196,13 +202,15 @@ class Forecaster:
             moving_probability=output.instance_moving_probability(),
         )
         objects = [replace(motion, goal_id=output.goals.get(motion.instance_id, 0)) for motion in objects]
+        finished = time.perf_counter()
         timings = {
+            "network": output.network_s,
             "model": drawn - started,
             "decode": decoded - drawn,
-            "objects": time.perf_counter() - decoded,
+            "objects": finished - decoded,
         }
         steps_taken = num_steps - num_steps // 2 if previous is not None else num_steps
-        self._budget.record(steps_taken, sum(timings.values()))
+        self._budget.record(steps_taken, finished - started)
         return Forecast(
             trajectories,
             objects,

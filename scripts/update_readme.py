@@ -86,7 +86,7 @@ def part(name: str) -> str:
         return markdown(read_report(sorted(RESULTS.glob("*.json"))[-1]))
     if name == "network":
         results = sorted(RESULTS.glob("network/*.json"))
-        return markdown(read_report(results[-1], FORMAT, STAGES)) if results else "Not measured yet: `make bench`.\n"
+        return markdown(read_report(results[-1], {FORMAT: STAGES})) if results else "Not measured yet: `make bench`.\n"
     return parameter_table_markdown([GROUPS[name]])
 
 

@@ -125,8 +125,10 @@ def test_a_forecast_holds_everything_about_the_objects(
         assert motion.label == instances.labels[motion.instance_id]
     assert forecast.ignored_words == ("zygote",)
     assert forecast.dropped_ids == forecast.output.grid.dropped_ids
-    assert set(forecast.timings_s) == {"model", "decode", "objects"}
-    assert all(seconds >= 0 for seconds in forecast.timings_s.values())
+    assert set(forecast.timings_s) == {"network", "model", "decode", "objects"}
+    assert all(seconds > 0 for seconds in forecast.timings_s.values())
+    assert forecast.timings_s["network"] == forecast.output.network_s < forecast.timings_s["model"]
+    assert forecast.seconds == pytest.approx(sum(forecast.timings_s.values()) - forecast.output.network_s)
 
 
 def test_the_dense_map_agrees_with_the_trajectories(

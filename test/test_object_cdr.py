@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from momap_ros.bag_messages import objects_from_message
 from momap_ros.bag_types import OBJECT_MOTION_ARRAY, Message, type_store
 from momap_ros.geometry import Float64, se3_from_parts, transform_points
 from momap_ros.momap import PointTrajectories
-from momap_ros.object_cdr import objects_cdr, poses_of_tracks
+from momap_ros.object_cdr import object_motions_from_cdr, objects_cdr, poses_of_tracks
 from momap_ros.object_motion import MotionHypothesis, ObjectMotion
 
 STEPS = 5
@@ -81,7 +82,63 @@ def test_every_field_arrives(length: int) -> None:
     assert (message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id) == (7, 5, "f" * length)
     assert (message.horizon.sec, message.time_step.nanosec, message.model_name) == (1, 250_000_000, "m" * (length // 2))
     assert (message.latency.sec, message.latency.nanosec) == (-1, 750_000_000)
-    for got, sent in zip(objects_from_message(message), motions, strict=True):
+    assert_same_motions(objects_from_message(message), motions)
+
+
+@pytest.mark.parametrize("length", range(9))
+def test_what_was_written_is_read(length: int) -> None:
+    motions = [motion_of(1, "x" * length, 3), motion_of(2, "", 0), motion_of(3, "Schüssel", 1)]
+    motions[1] = dataclasses.replace(motions[1], end_covariance=np.full((6, 6), np.nan), centroid_m=np.full(3, np.nan))
+    data = objects_cdr(motions, frame("f" * length), model_name="m" * (length // 2), latency_s=-0.25)
+    for given in (data, memoryview(data)):
+        got = object_motions_from_cdr(given)
+        assert (got.stamp_ns, got.frame_id, got.model_name) == (7_000_000_005, "f" * length, "m" * (length // 2))
+        assert (got.horizon_s, got.step_s, got.latency_s) == pytest.approx((1.0, 0.25, -0.25), abs=1e-12)
+        assert_same_motions(got.objects, motions)
+
+
+def test_what_another_library_wrote_is_read() -> None:
+    """Bytes of rosbags, which names every field: none changes its place with another."""
+    message = read(objects_cdr([motion_of(1, "a", 2), motion_of(4, "cup", 0)], frame(), model_name="m", latency_s=1.5))
+    message.objects[1].poses, message.objects[1].residual = [], np.zeros(0, np.float32)
+    message.objects[1].rigid, message.objects[1].valid = True, False
+    data = bytes(type_store().serialize_cdr(message, OBJECT_MOTION_ARRAY))
+    assert_same_motions(object_motions_from_cdr(data).objects, objects_from_message(message))
+
+
+def test_nothing_seen_is_read() -> None:
+    got = object_motions_from_cdr(objects_cdr([], frame("base"), model_name="small", latency_s=0.5))
+    assert (got.objects, got.frame_id, got.model_name, got.latency_s) == ([], "base", "small", 0.5)
+
+
+def test_cut_off_bytes_are_refused_at_every_length() -> None:
+    data = objects_cdr([motion_of(1, "cup", 2), motion_of(2, "", 0)], frame(), model_name="m", latency_s=0.0)
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match="object motions: expected"):
+            object_motions_from_cdr(data[:length])
+
+
+def test_bytes_that_are_left_over_are_refused() -> None:
+    data = objects_cdr([motion_of(1, "cup", 2)], frame(), model_name="m", latency_s=0.0)
+    with pytest.raises(ValueError, match=f"expected {len(data)} bytes, got {len(data) + 1}"):
+        object_motions_from_cdr(data + b"\x00")
+
+
+@pytest.mark.parametrize("kind", [0, 2, 3, 6, 7])  # big-endian, parameter lists, the second version of CDR
+def test_another_encoding_is_refused(kind: int) -> None:
+    data = objects_cdr([], frame(), model_name="m", latency_s=0.0)
+    with pytest.raises(ValueError, match=f"little-endian CDR.*got 00 0{kind} 00 00"):
+        object_motions_from_cdr(bytes([0, kind]) + data[2:])
+
+
+def test_a_text_without_its_end_is_refused() -> None:
+    data = objects_cdr([], frame("optical"), model_name="m", latency_s=0.0)
+    with pytest.raises(ValueError, match="a text that ends with 00"):
+        object_motions_from_cdr(data.replace(b"optical\x00", b"opticals"))
+
+
+def assert_same_motions(received: Sequence[ObjectMotion], motions: Sequence[ObjectMotion]) -> None:
+    for got, sent in zip(received, motions, strict=True):
         assert_same(got, sent)
         for other, expected in zip(got.hypotheses, sent.hypotheses, strict=True):
             assert_same(other, expected)

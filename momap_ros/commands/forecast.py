@@ -124,11 +124,6 @@ class Result:
     prompt: str
     forecast: Forecast
 
-    @property
-    def seconds(self) -> float:
-        """Time the forecast took."""
-        return sum(self.forecast.timings_s.values())
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Forecast and write."""
@@ -161,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
             store(writer, result, config, with_inputs=arguments.inputs)
             draw(arguments, result, is_first=not records)
             records.append(ForecastRecord(item.frame.stamp_ns, prompt, forecast.objects))
-            seconds.append(result.seconds)
+            seconds.append(result.forecast.seconds)
         if not records:
             raise ValueError(f"{arguments.bag}: expected a frame to forecast, got none; {source.reasons()}")
     write_objects_csv(arguments.out / OBJECTS_NAME, records)
@@ -208,7 +203,8 @@ def store(writer: BagWriter, result: Result, config: ForecastConfig, *, with_inp
         writer.write_frame(frame)
         writer.write_instances(result.instances, frame.stamp_ns, frame.frame_id)
     published = published_trajectories(result.forecast, config)
-    writer.write_forecast(published, result.forecast.objects, model_name=config.checkpoint, latency_s=result.seconds)
+    forecast = result.forecast
+    writer.write_forecast(published, forecast.objects, model_name=config.checkpoint, latency_s=forecast.seconds)
 
 
 def draw(arguments: argparse.Namespace, result: Result, *, is_first: bool) -> None:

@@ -6,6 +6,7 @@ checkpoint's momap.json says.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ class FullMoMapPipeline(MoMapPipeline):
             raise ValueError(f"previous: the full model starts every forecast anew, got one of {elapsed_s} s ago")
         # 1. Stretch the frame to the model's square; metres, optical frame.
         scene = dense_scene(frame, instances, self.config["image_size"])
+        started = time.perf_counter()
         # 2. Condition images -> latents (1, 12, S/8, S/8), hints below them where the checkpoint takes any.
         conditions = self._conditions(scene, hints or {}, color_seed)
         # 3. Sentence -> (1, L, D).
@@ -157,7 +159,11 @@ class FullMoMapPipeline(MoMapPipeline):
         clean = self.sample(latents.to(conditions.device), conditions, text, num_inference_steps)
         # 6. Decode one future after the other; displacements in scene scales, at one real pixel per cell.
         drawn = torch.stack([self._decode(row[None], scene) for row in clean])  # (N, 3T, cells)
-        # 7. One affine motion per instance and step; whether an instance moves is what its cells do.
+        # 7. The predicted length of the motion gives the steps their seconds.
+        duration_s = float(self.duration_head(text, conditions[:, : len(CONDITIONS) * 4])[0].exp())
+        step_s = duration_s / max(self.num_steps - 1, 1)
+        network_s = time.perf_counter() - started
+        # 8. One affine motion per instance and step; whether an instance moves is what its cells do.
         grid = scene.grid
         slots = torch.from_numpy(grid.slots).long().flatten()
         points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
@@ -173,11 +179,21 @@ class FullMoMapPipeline(MoMapPipeline):
             valid=valid,
             min_cells=MIN_ARTICULATED_CELLS * len(slots) // GRID**2,
         )
-        # 8. The predicted length of the motion gives the steps their seconds.
-        duration_s = float(self.duration_head(text, conditions[:, : len(CONDITIONS) * 4])[0].exp())
-        step_s = duration_s / max(self.num_steps - 1, 1)
         codec = StepCodec(self.num_steps)
-        return MoMapOutput(frame, instances, grid, codec, drawn, maps, centres, moving, articulated, step_s, ignored)
+        return MoMapOutput(
+            frame,
+            instances,
+            grid,
+            codec,
+            drawn,
+            maps,
+            centres,
+            moving,
+            articulated,
+            step_s,
+            ignored,
+            network_s=network_s,
+        )
 
     def sample(
         self, latents: torch.Tensor, conditions: torch.Tensor, text: torch.Tensor, num_inference_steps: int

@@ -78,6 +78,7 @@ class MoMapOutput:
         ignored_words: words of the prompt that are unknown or beyond the length limit.
         applied_hints: instance id -> (x, y, z) direction flags that the drawing was conditioned on.
         goals: instance id -> id of the instance that it is expected to go to; only of those that have such a goal.
+        network_s: seconds that the networks took, until what they drew was on the CPU.
     """
 
     frame: RGBDFrame
@@ -93,6 +94,7 @@ class MoMapOutput:
     ignored_words: tuple[str, ...] = ()
     applied_hints: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     goals: Mapping[int, int] = field(default_factory=dict)
+    network_s: float = 0.0
 
     @property
     def num_hypotheses(self) -> int:

@@ -7,6 +7,7 @@ knows the classes and checks the folder.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -181,19 +182,23 @@ class MoMapPipeline(DiffusionPipeline):
         words, ignored = self.vocabulary.encode(prompt)
         usable = {i: tuple(flags) for i, flags in (hints or {}).items() if i not in grid.dropped_ids}
         conditioning = self.condition(grid, words, usable, color_seed)
-        # 3. Read the scene once; every hypothesis shares it.
+        # 3. Read the scene once; every hypothesis shares it. The motion's length gives steps seconds.
+        started = time.perf_counter()
         scene = self.encode_scene(conditioning)
+        step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)  # waits for a GPU to finish
+        network_s = time.perf_counter() - started
         # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
         noise = self._noise(conditioning, num_hypotheses, generator) if latents is None else latents
         self._check_noise(noise, num_hypotheses)
-        # 5. Denoise. The network predicts the clean latents at every step; the motion's length gives steps seconds.
-        step_s = float(scene.log_duration[0].float().exp()) / (self.codec.num_steps - 1)
         timesteps = self.timesteps(num_inference_steps)[num_inference_steps // 2 if previous else 0 :]
         if previous is not None:
             noise = self._begun(noise, previous, remaining_latents(previous, grid, elapsed_s, step_s), timesteps)
+        # 5. Denoise. The network predicts the clean latents at every step.
+        started = time.perf_counter()
         clean, moving_logits = self.denoise(noise.to(self._device), scene.repeat(num_hypotheses), timesteps)
-        # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
         drawn = clean.flatten(2).float().cpu()  # (N, C, 1024)
+        network_s += time.perf_counter() - started
+        # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
         probability = moving_logits.flatten(1).float().sigmoid().cpu()  # (N, 1024)
         slots = torch.from_numpy(grid.slots).long().flatten()
         points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
@@ -218,6 +223,7 @@ class MoMapPipeline(DiffusionPipeline):
             ignored_words=tuple(ignored),
             applied_hints=usable,
             goals=goals_of(scene.courses[0].float().cpu(), self.codec, grid.slot_ids),
+            network_s=network_s,
         )
 
     def _noise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,11 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from momap_ros.bag_messages import camera_info_message, color_message, depth_message
@@ -27,9 +31,8 @@ from momap_ros.benchmark.scene import Scene
 from momap_ros.benchmark.stages import DefaultForecast
 from momap_ros.benchmark.timing import Effort, Timing, measure, memory_mib
 from momap_ros.config import ForecastConfig
-from momap_ros.images import stamp_ns_of
 from momap_ros.msg import ObjectMotionArray, PointTrajectories
-from momap_ros.object_cdr import objects_cdr
+from momap_ros.object_cdr import object_motions_from_cdr, objects_cdr
 from momap_ros.ros.conversions import forecast_from_numpy
 from momap_ros.ros.transport import allow_large_messages
 
@@ -41,6 +44,9 @@ PUBLISH_PAUSE_S = 0.02
 DISCOVERY_TIMEOUT_S = 30.0
 LOADING_TIMEOUT_S = 180.0
 FRAME_TIMEOUT_S = 60.0
+REPORT_TIMEOUT_S = 10.0
+# The whole path is measured so many times longer than a stage, because the node reports only once a second.
+LONGER = 3
 # While the node settles on the QoS of its inputs, a frame may get lost.
 FIRST_FRAME_TIMEOUT_S = 10.0
 FIRST_FRAME_ATTEMPTS = 5
@@ -48,8 +54,13 @@ RUN_NODE = "import sys; from momap_ros.ros.forecast_node import main; sys.exit(m
 
 
 def message_stages(forecast: DefaultForecast, effort: Effort) -> dict[str, Timing]:
-    """Filling the two messages of a forecast, and publishing them to another process that listens."""
+    """Filling the two messages of a forecast, publishing them to another process that listens, and reading one."""
     _isolate()
+    _, received = _messages(forecast)
+    reading = {
+        "receive": measure(lambda: object_motions_from_cdr(received), effort),
+        "receive_message": measure(lambda: deserialize_message(received, ObjectMotionArray), effort),
+    }
     listener = multiprocessing.get_context("spawn").Process(target=_listen, daemon=True)
     listener.start()
     try:
@@ -62,7 +73,7 @@ def message_stages(forecast: DefaultForecast, effort: Effort) -> dict[str, Timin
                 for publisher, message in zip((trajectories, objects), _messages(forecast), strict=True):
                     publisher.publish(message)
 
-            return {
+            return reading | {
                 "message_fill": measure(lambda: _messages(forecast), effort),
                 "message": measure(publish, effort, pause_s=PUBLISH_PAUSE_S),
             }
@@ -71,12 +82,17 @@ def message_stages(forecast: DefaultForecast, effort: Effort) -> dict[str, Timin
         listener.join()
 
 
-def end_to_end(scene: Scene, config: ForecastConfig, effort: Effort) -> Timing:
-    """From the call that publishes a frame's colour image to the arrival of its object motions.
+def end_to_end(scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[Timing, float]:
+    """From the call that publishes a frame's colour image to the numbers of its object motions.
 
     The forecast node runs in a process of its own, as `ros2 run momap_ros forecast_node` starts it, and segments the
-    frames itself. The memory is the most that the node's process ever held.
+    frames itself.
+
+    Returns:
+        Durations and the most memory that the node's process ever held; and the median of the milliseconds that the
+        network took of these frames, as the node reported them on /diagnostics.
     """
+    effort = dataclasses.replace(effort, budget_s=LONGER * effort.budget_s)
     _isolate()
     with tempfile.TemporaryFile() as log, _running_node("camera") as node:
         camera = _Camera(node, scene)
@@ -89,8 +105,11 @@ def end_to_end(scene: Scene, config: ForecastConfig, effort: Effort) -> Timing:
             _wait_for_subscribers(camera.publishers.values(), LOADING_TIMEOUT_S, process)
             if not any(camera.forecast_arrives(FIRST_FRAME_TIMEOUT_S) for _ in range(FIRST_FRAME_ATTEMPTS)):
                 raise RuntimeError("the forecast node receives frames but publishes nothing")
+            camera.network_ms.clear()
             timing = measure(camera.wait_for_forecast, effort)
-            return Timing(timing.times_ms, memory_mib(process.pid, "VmHWM"))
+            camera.wait_for_report()
+            memory = memory_mib(process.pid, "VmHWM")
+            return Timing(timing.times_ms, memory), float(np.median(camera.network_ms))
         except RuntimeError as error:
             log.seek(0)
             raise RuntimeError(f"{error}; the node said:\n{log.read().decode(errors='replace')[-4000:]}") from error
@@ -100,7 +119,12 @@ def end_to_end(scene: Scene, config: ForecastConfig, effort: Effort) -> Timing:
 
 
 class _Camera:
-    """Publishes the scene again and again, each time under a new stamp, and waits for the forecast of that stamp."""
+    """Publishes the scene again and again, each time under a new stamp, and waits for the forecast of that stamp.
+
+    Attributes:
+        publishers: topic -> its publisher.
+        network_ms: what the node reported that the network took of its newest frame, milliseconds, once a second.
+    """
 
     def __init__(self, node: Node, scene: Scene) -> None:
         self._scene = scene
@@ -115,7 +139,9 @@ class _Camera:
                 ("depth/image_raw", Image),
             )
         }
-        node.create_subscription(ObjectMotionArray, f"{NODE}/object_motions", self._receive, NEWEST)
+        self.network_ms: list[float] = []
+        node.create_subscription(ObjectMotionArray, f"{NODE}/object_motions", self._receive, NEWEST, raw=True)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._receive_report, 10)
         # A policy would take the trajectories too: they have to come through.
         node.create_subscription(PointTrajectories, f"{NODE}/trajectories", lambda _: None, NEWEST)
 
@@ -132,6 +158,15 @@ class _Camera:
             self._executor.spin_once(timeout_sec=0.1)
         return self._answered_ns == stamp_ns
 
+    def wait_for_report(self) -> None:
+        """One more report of the node, which is on the last frame."""
+        known = len(self.network_ms)
+        deadline = time.monotonic() + REPORT_TIMEOUT_S
+        while len(self.network_ms) == known:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"expected the network's time on /diagnostics within {REPORT_TIMEOUT_S:.0f} s")
+            self._executor.spin_once(timeout_sec=0.1)
+
     def _serialized(self, stamp_ns: int) -> Iterator[tuple[str, bytes]]:
         frame, store = self._scene.frame, type_store()
         depth = depth_message(frame.depth_m, stamp_ns, frame.frame_id, millimetres=True)
@@ -143,8 +178,13 @@ class _Camera:
         for topic, (message, kind) in messages.items():
             yield topic, bytes(store.serialize_cdr(message, kind))
 
-    def _receive(self, message: ObjectMotionArray) -> None:
-        self._answered_ns = stamp_ns_of(message)
+    def _receive(self, data: bytes) -> None:
+        self._answered_ns = object_motions_from_cdr(data).stamp_ns
+
+    def _receive_report(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == f"{NAMESPACE}/{NODE}":
+                self.network_ms += [float(pair.value) for pair in status.values if pair.key == "network [ms]"]
 
 
 def _messages(forecast: DefaultForecast) -> tuple[PointTrajectories, bytes]:

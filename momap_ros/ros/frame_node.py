@@ -89,7 +89,7 @@ class FrameNode(ManagedNode):
 
     def decode(self, messages: CameraMessages) -> RGBDFrame:
         """The frame of some messages; the time it takes goes to the statistics."""
-        with self.statistics.stage("decode"):
+        with self.statistics.stage("images"):  # a forecast has a stage "decode" of its own
             rectified = self.parameters.read(InputConfig).rectified
             return frame_from_messages(messages.color, messages.depth, messages.info, rectified=rectified)
 

@@ -54,7 +54,7 @@ def test_the_command_writes_a_report(
     monkeypatch.setattr(network, "VARIANTS", [BY_NAME["float32"]])  # a process each
     arguments = ["--bag", str(bag), "--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--out", str(tmp_path)]
     assert main(["bench", "--network", "--quick", *arguments]) == 0
-    report = read_report(tmp_path / "network.json", FORMAT, list(BY_NAME["float32"].stages()))
+    report = read_report(tmp_path / "network.json", {FORMAT: list(BY_NAME["float32"].stages())})
     assert (tmp_path / "network.md").read_text(encoding="utf-8") == markdown(report)
     assert all((item.runs, item.skipped) == (QUICK.min_runs, None) for item in report.rows)
 

@@ -112,5 +112,5 @@ def test_committed_results_are_whole(repository: Path) -> None:
     reports = [read_report(path) for path in results.glob("*.json")]
     assert reports
     assert all(item.skipped is None for found in reports for item in found.rows)
-    reports += [read_report(path, network.FORMAT, network.STAGES) for path in results.glob("network/*.json")]
+    reports += [read_report(path, {network.FORMAT: network.STAGES}) for path in results.glob("network/*.json")]
     assert not any(found.quick for found in reports)

@@ -9,7 +9,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2 Python packages")
 pytest.importorskip("momap_ros.msg", reason="needs the generated messages")
 
 from geometry_msgs.msg import TransformStamped
-from momap_ros.msg import Articulation, MotionHint, MotionHints, ObjectMotionArray
+from momap_ros.msg import Articulation, MotionHint, MotionHints, ObjectHypothesis, ObjectMotionArray
+from momap_ros.msg import ObjectMotion as ObjectMotionMsg
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2
@@ -22,7 +23,7 @@ from momap_ros.hints import HintError
 from momap_ros.images import labels_from_image
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories
-from momap_ros.object_cdr import objects_cdr
+from momap_ros.object_cdr import object_motions_from_cdr, objects_cdr
 from momap_ros.object_motion import estimate_object_motions
 from momap_ros.ros.conversions import (
     cloud_to_msg,
@@ -287,3 +288,45 @@ def test_impossible_hints_in_a_message_are_refused() -> None:
     ):
         with pytest.raises(HintError, match=text):
             hints_from_msg(MotionHints(hints=items))
+
+
+@pytest.mark.parametrize("label", ["", "a", "cup", "Tasse", "red cup"])
+def test_object_motions_are_read_from_the_bytes_of_a_message(label: str) -> None:
+    """rclpy's own bytes of messages that were filled field by field."""
+    angles = np.linspace(0.0, 1.0, 4)
+    motion = se3_from_parts(np.stack([euler2mat(0.0, a, 0.0) for a in angles]), np.outer(angles, [0.1, 0.2, 0.3]))
+    poses = poses_from_numpy(motion)
+    bare = ObjectMotionMsg(id=7, valid=False)  # no poses, no hypotheses, no joint
+    full = ObjectMotionMsg(id=8, label=label, moving_probability=0.5, poses=poses, rigid=True, valid=True)
+    full.residual, full.direction_flags_4 = [0.25, 0.5, 0.75, 1.0], np.array([1, 0, -1], np.int8)
+    full.centroid.y, full.size.z, full.direction.x, full.speed = 1.5, 2.5, 1.0, 0.125
+    full.end.covariance = np.arange(36.0)
+    full.hypotheses = [ObjectHypothesis(weight=0.75, poses=poses[::-1]), ObjectHypothesis(weight=0.25, poses=poses[:1])]
+    full.hypotheses[1].end.covariance = np.full(36, np.nan)
+    full.articulation = Articulation(kind=Articulation.REVOLUTE, residual=0.5, positions=[0.0, 0.5, 1.0, 1.5])
+    full.articulation.axis.z, full.articulation.axis_point.x = 1.0, 3.5
+    message = ObjectMotionArray(header=header_to_msg(5, "base"), model_name=label, objects=[full, bare, full])
+    message.horizon, message.time_step, message.latency = map(duration_to_msg, (1.5, 0.5, -0.25))
+
+    got = object_motions_from_cdr(serialize_message(message))
+
+    assert (got.stamp_ns, got.frame_id, got.model_name) == (5, "base", label)
+    assert (got.horizon_s, got.step_s, got.latency_s) == pytest.approx((1.5, 0.5, -0.25))
+    assert [item.instance_id for item in got.objects] == [8, 7, 8]
+    assert got.objects[1].motion_t_from_0.shape == (0, 4, 4)
+    assert not got.objects[1].hypotheses
+    for item in (got.objects[0], got.objects[2]):
+        assert (item.label, item.moving_probability, item.speed_m_s) == (label, 0.5, 0.125)
+        assert (item.rigid, item.valid, item.direction_flags_4.tolist()) == (True, True, [1, 0, -1])
+        np.testing.assert_allclose(item.motion_t_from_0, motion, atol=1e-12)
+        np.testing.assert_array_equal(item.residual_m, [0.25, 0.5, 0.75, 1.0])
+        np.testing.assert_array_equal([item.centroid_m[1], item.size_m[2], item.direction[0]], [1.5, 2.5, 1.0])
+        np.testing.assert_array_equal(item.end_covariance, np.arange(36.0).reshape(6, 6))
+        first, second = item.hypotheses
+        assert (first.weight, second.weight) == (0.75, 0.25)
+        np.testing.assert_allclose(first.motion_t_from_0, motion[::-1], atol=1e-12)
+        np.testing.assert_allclose(second.motion_t_from_0, motion[:1], atol=1e-12)
+        assert np.isnan(second.end_covariance).all()
+        joint = item.articulation
+        assert (joint.kind, joint.residual_m, joint.positions.tolist()) == (3, 0.5, [0.0, 0.5, 1.0, 1.5])
+        np.testing.assert_array_equal([joint.axis[2], joint.axis_point[0]], [1.0, 3.5])
