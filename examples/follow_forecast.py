@@ -18,13 +18,11 @@ does nothing until it is started again: somebody should look.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseArray, PoseStamped
-from momap_ros.msg import ObjectMotion as ObjectMotionMsg
 from momap_ros.msg import ObjectMotionArray
 from momap_ros.msg import PointTrajectories as PointTrajectoriesMsg
 from rclpy.executors import ExternalShutdownException
@@ -33,44 +31,17 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from momap_ros.config import FollowerConfig
-from momap_ros.geometry import Float64
 from momap_ros.images import stamp_ns_of
 from momap_ros.momap import PointTrajectories
+from momap_ros.object_cdr import ObjectMotions, object_motions_from_cdr
 from momap_ros.policies.contacts import Surroundings
 from momap_ros.policies.replanning import Follower
-from momap_ros.ros.conversions import forecast_to_numpy, poses_from_numpy, poses_to_numpy, seconds_from_duration
+from momap_ros.ros.conversions import forecast_to_numpy, header_to_msg, poses_from_numpy
 from momap_ros.ros.pairing import Pair, StampPairer
 from momap_ros.ros.parameters import Parameters
 from momap_ros.ros.transport import allow_large_messages
 
 RATE_HZ = 20.0
-
-
-@dataclass(frozen=True, eq=False)
-class ReceivedObject:
-    """What the follower must know of an object, read from its message."""
-
-    instance_id: int
-    valid: bool
-    moving_probability: float
-    centroid_m: Float64
-    size_m: Float64
-    motion_t_from_0: Float64
-    hypothesis_spread_m: float
-
-    @classmethod
-    def from_message(cls, message: ObjectMotionMsg) -> ReceivedObject:
-        """The object of a message, in the frame of its array's header."""
-        centroid, size = message.centroid, message.size
-        return cls(
-            int(message.id),
-            bool(message.valid),
-            float(message.moving_probability),
-            np.array([centroid.x, centroid.y, centroid.z]),
-            np.array([size.x, size.y, size.z]),
-            poses_to_numpy(message),
-            float(message.hypothesis_spread),
-        )
 
 
 def surroundings_of(trajectories: PointTrajectories, instance_id: int) -> Surroundings:
@@ -87,7 +58,7 @@ class FollowForecast(Node):
         """Subscribe and advertise."""
         super().__init__("follow_forecast", **node_arguments)
         self._follower = Follower(Parameters(self, [FollowerConfig]).read(FollowerConfig))
-        self._pairer = StampPairer[PointTrajectoriesMsg, ObjectMotionArray](tolerance_ns=0, queue_length=2)
+        self._pairer = StampPairer[PointTrajectoriesMsg, ObjectMotions](tolerance_ns=0, queue_length=2)
         self._frame_id = ""
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         lasting = QoSProfile(
@@ -97,25 +68,26 @@ class FollowForecast(Node):
         self._target = self.create_publisher(PoseStamped, "~/gripper_target", newest)
         self._state = self.create_publisher(String, "~/state", lasting)
         self.create_subscription(PointTrajectoriesMsg, "trajectories", self._receive_trajectories, newest)
-        self.create_subscription(ObjectMotionArray, "object_motions", self._receive_objects, newest)
+        self.create_subscription(ObjectMotionArray, "object_motions", self._receive_objects, newest, raw=True)
         self.create_timer(1.0 / RATE_HZ, self._publish_target)
         self._say("waiting for something that moves")
 
     def _receive_trajectories(self, message: PointTrajectoriesMsg) -> None:
         self._follow(self._pairer.add_first(stamp_ns_of(message), message))
 
-    def _receive_objects(self, message: ObjectMotionArray) -> None:
-        self._follow(self._pairer.add_second(stamp_ns_of(message), message))
+    def _receive_objects(self, data: bytes) -> None:
+        motions = object_motions_from_cdr(data)
+        self._follow(self._pairer.add_second(motions.stamp_ns, motions))
 
-    def _follow(self, pair: Pair[PointTrajectoriesMsg, ObjectMotionArray] | None) -> None:
+    def _follow(self, pair: Pair[PointTrajectoriesMsg, ObjectMotions] | None) -> None:
         if pair is None or self._follower.stopped:
             return
-        trajectories, header = forecast_to_numpy(pair.first), pair.second.header
-        before, self._frame_id = self._follower.plan, header.frame_id
+        trajectories, motions = forecast_to_numpy(pair.first), pair.second
+        before, self._frame_id = self._follower.plan, motions.frame_id
         plan = self._follower.update(
-            stamp_ns_of(pair.second) * 1e-9,
-            [ReceivedObject.from_message(message) for message in pair.second.objects],
-            seconds_from_duration(pair.second.time_step),
+            motions.stamp_ns * 1e-9,
+            motions.objects,
+            motions.step_s,
             surroundings=lambda instance_id: surroundings_of(trajectories, instance_id),
             base_from_camera=np.eye(4),
         )
@@ -127,7 +99,7 @@ class FollowForecast(Node):
             self._say(f"following object {plan.instance_id}: {plan.contact.kind.value}")
         if plan is not before:
             poses = [] if plan is None else poses_from_numpy(plan.base_from_gripper)
-            self._way.publish(PoseArray(header=header, poses=poses))
+            self._way.publish(PoseArray(header=header_to_msg(motions.stamp_ns, motions.frame_id), poses=poses))
 
     def _publish_target(self) -> None:
         now = self.get_clock().now()

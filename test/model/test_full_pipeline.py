@@ -323,3 +323,4 @@ def test_the_forecaster_takes_a_full_checkpoint(
         np.testing.assert_allclose(motion.motion_t_from_0[-1, :3, 3], 49 * STEP_M * factor, atol=2e-3)
         assert motion.moving_probability == 1.0
     assert forecast.momap(0).xyz.shape == (50, 256, 256, 3)
+    assert 0.0 < forecast.timings_s["network"] < forecast.timings_s["model"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,28 @@ def test_the_size_of_the_image_hardly_matters(
     # Colours are interpolated and a cell may choose a neighbouring pixel.
     assert np.linalg.norm(first - second, axis=-1).mean() < 0.05 * np.linalg.norm(first, axis=-1).mean()
     assert large.step_s == pytest.approx(small.step_s, rel=0.01)
+
+
+def test_the_networks_time_is_that_of_encoder_and_denoiser(
+    pipeline: MoMapPipeline, scene: tuple[RGBDFrame, InstanceMap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part is made slower by another time: of the two networks, the noise between them, and the inputs."""
+
+    def slow_down(name: str, pause_s: float) -> None:
+        real = getattr(pipeline, name)
+
+        def slower(*arguments: object, **options: object) -> object:
+            time.sleep(pause_s)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(pipeline, name, slower)
+
+    for name, pause_s in (("encode_scene", 0.03), ("denoise", 0.07), ("_noise", 0.2), ("condition", 0.3)):
+        slow_down(name, pause_s)
+    started = time.perf_counter()
+    output = pipeline(*scene, num_hypotheses=1, num_inference_steps=1)
+    assert 0.1 <= output.network_s <= time.perf_counter() - started - 0.5
+    assert output.reordered(np.arange(1)).network_s == output.network_s
 
 
 # --- drawing

@@ -174,6 +174,20 @@ def test_a_failing_forecast_is_reported_and_the_next_one_works(ros: Ros) -> None
     )
 
 
+def test_diagnostics_tell_the_stages_of_a_forecast_from_those_around_it(ros: Ros) -> None:
+    started, camera = Started(ros), Camera(ros)
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    camera.wait_for_subscriber()
+    camera.publish(0)
+    assert ros.spin_until(lambda: bool(started.objects))
+    seen = len(diagnostics)
+    assert ros.spin_until(lambda: len(diagnostics) > seen + 1)
+    shown = {pair.key: pair.value for pair in diagnostics[-1].status[0].values}
+    assert (shown["network [ms]"], shown["model [ms]"], shown["decode [ms]"]) == ("250.0", "500.0", "125.0")
+    # The camera's messages are decoded too: that must not hide behind the forecast's own stage.
+    assert 0.0 < float(shown["images [ms]"]) != 125.0
+
+
 def test_frames_that_cannot_be_used_are_named_and_skipped(ros: Ros) -> None:
     started, camera = Started(ros), Camera(ros)
     camera.wait_for_subscriber()
