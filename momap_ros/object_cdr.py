@@ -262,7 +262,8 @@ class _CdrReader:
 
     def int8s(self, count: int) -> npt.NDArray[np.int8]:
         """(count,) int8."""
-        return np.frombuffer(self._data, np.int8, count, self._take(1, count)).copy()
+        values: npt.NDArray[np.int8] = np.frombuffer(self._data, np.int8, count, self._take(1, count)).copy()
+        return values
 
     def doubles(self, count: int) -> Float64:
         """(count,) of points, vectors, poses and covariances."""

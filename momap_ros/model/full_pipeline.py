@@ -34,8 +34,8 @@ from momap_ros.model.dense_scene import (
 from momap_ros.model.device import fast_bfloat16
 from momap_ros.model.duration_head import DurationHead
 from momap_ros.model.momap_vae import StepCodec, decode_displacement, num_steps_of
-from momap_ros.model.output import MoMapOutput, fit_instances
-from momap_ros.model.pipeline import MIN_ARTICULATED_CELLS, MoMapPipeline, articulated_instances
+from momap_ros.model.output import MoMapOutput
+from momap_ros.model.pipeline import MIN_ARTICULATED_CELLS, MoMapPipeline, fit_grid
 from momap_ros.rgbd import RGBDFrame
 
 # A cell moves if it is ever farther than this from where it was seen; the threshold of ObjectMotionConfig.
@@ -165,20 +165,9 @@ class FullMoMapPipeline(MoMapPipeline):
         network_s = time.perf_counter() - started
         # 8. One affine motion per instance and step; whether an instance moves is what its cells do.
         grid = scene.grid
-        slots = torch.from_numpy(grid.slots).long().flatten()
-        points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
-        valid = ~torch.isnan(points[:, 2])
-        maps, centres = fit_instances(drawn, slots, points, valid)
+        min_cells = MIN_ARTICULATED_CELLS * grid.slots.size // GRID**2
+        slots, maps, centres, articulated = fit_grid(drawn, grid, min_cells)
         moving = moving_instances(drawn, slots, grid.scale_m)
-        articulated = articulated_instances(
-            latents=drawn,
-            maps=maps,
-            centres=centres,
-            slots=slots,
-            points=points,
-            valid=valid,
-            min_cells=MIN_ARTICULATED_CELLS * len(slots) // GRID**2,
-        )
         codec = StepCodec(self.num_steps)
         return MoMapOutput(
             frame,

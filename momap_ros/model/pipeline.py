@@ -200,15 +200,9 @@ class MoMapPipeline(DiffusionPipeline):
         network_s += time.perf_counter() - started
         # 6. Project the final latents on one affine motion per instance; whitened latents over scene scales.
         probability = moving_logits.flatten(1).float().sigmoid().cpu()  # (N, 1024)
-        slots = torch.from_numpy(grid.slots).long().flatten()
-        points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
-        valid = ~torch.isnan(points[:, 2])
-        maps, centres = fit_instances(drawn, slots, points, valid)
+        slots, maps, centres, articulated = fit_grid(drawn, grid)
         # 7. Whether an instance moves is decided for it as a whole, never cell by cell.
         moving = moving_instances(probability, scene.moving_logits[0].float().cpu(), slots)
-        articulated = articulated_instances(
-            latents=drawn, maps=maps, centres=centres, slots=slots, points=points, valid=valid
-        )
         return MoMapOutput(
             frame,
             instances,
@@ -341,20 +335,24 @@ def goals_of(courses: torch.Tensor, codec: MotionCodec, slot_ids: Sequence[int])
     return {slot_ids[slot]: slot_ids[int(goal[slot])] for slot in range(count) if float(largest[slot]) >= GOAL_SHARE}
 
 
-def articulated_instances(
-    *,
-    latents: torch.Tensor,
-    maps: torch.Tensor,
-    centres: torch.Tensor,
-    slots: torch.Tensor,
-    points: torch.Tensor,
-    valid: torch.Tensor,
-    min_cells: int = MIN_ARTICULATED_CELLS,
-) -> torch.Tensor:
-    """(MAX_INSTANCES,) bool: large instances whose cells move in ways that no affine map explains.
+def fit_grid(
+    latents: torch.Tensor, grid: SceneGrid, min_cells: int = MIN_ARTICULATED_CELLS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """An affine map for every instance, and which instances it does not explain.
 
-    Arguments as those of `fit_instances` and what it returned; `min_cells` is how many cells make a large instance.
+    Args:
+        latents: (N, C, P) drawn latents per cell.
+        grid: of the same P cells.
+        min_cells: how many make a large instance.
+
+    Returns:
+        (P,) slots of the cells; maps and centres as of `fit_instances`; (MAX_INSTANCES,) bool, large instances whose
+        cells move in ways that no affine map explains.
     """
+    slots = torch.from_numpy(grid.slots).long().flatten()
+    points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
+    valid = ~torch.isnan(points[:, 2])
+    maps, centres = fit_instances(latents, slots, points, valid)
     offset = torch.where(valid[:, None], points - centres[slots], torch.zeros(()))  # (P, 3)
     design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=-1)
     explained = torch.zeros_like(latents)
@@ -366,4 +364,4 @@ def articulated_instances(
     total = (latents**2).mean(dim=(0, 1)) @ member
     ratio = (residual / total.clamp(min=1e-9)).sqrt()
     large = member.sum(dim=0) >= min_cells
-    return (ratio > ARTICULATION_RESIDUAL) & large
+    return slots, maps, centres, (ratio > ARTICULATION_RESIDUAL) & large
