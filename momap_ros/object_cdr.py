@@ -173,7 +173,7 @@ def _read_object(source: _CdrReader) -> ObjectMotion:
     """One momap_ros/ObjectMotion."""
     (instance_id,), label, (moving_probability,) = source.unpack("I"), source.string(), source.unpack("f")
     centroid, size = source.doubles(6).reshape(2, 3)
-    flags = dict(zip(_FLAGS, source.int8s(3 * len(_FLAGS)).reshape(-1, 3), strict=True))
+    flags = source.int8s(3 * len(_FLAGS)).reshape(-1, 3)
     direction, (displacement_m, speed_m_s) = source.doubles(3), source.unpack("ff")
     track, residual_m = source.track(), source.floats()
     inlier_fraction, rigid, valid = source.unpack("f??")
@@ -186,6 +186,10 @@ def _read_object(source: _CdrReader) -> ObjectMotion:
         moving_probability=moving_probability,
         centroid_m=centroid,
         size_m=size,
+        direction_flags=flags[0],
+        direction_flags_1=flags[1],
+        direction_flags_4=flags[2],
+        direction_flags_16=flags[3],
         direction=direction,
         displacement_m=displacement_m,
         speed_m_s=speed_m_s,
@@ -201,7 +205,6 @@ def _read_object(source: _CdrReader) -> ObjectMotion:
             MotionHypothesis(source.unpack("f")[0], source.track(), source.end_covariance()) for _ in range(count)
         ),
         articulation=_read_articulation(source),
-        **flags,
     )
 
 
