@@ -202,12 +202,8 @@ class Forecaster:
             moving_probability=output.instance_moving_probability(),
         )
         objects = [replace(motion, goal_id=output.goals.get(motion.instance_id, 0)) for motion in objects]
-        timings = {
-            "network": output.network_s,
-            "model": drawn - started,
-            "decode": decoded - drawn,
-            "objects": time.perf_counter() - decoded,
-        }
+        timings = {"network": output.network_s, "model": drawn - started, "decode": decoded - drawn}
+        timings["objects"] = time.perf_counter() - decoded
         steps_taken = num_steps - num_steps // 2 if previous is not None else num_steps
         self._budget.record(steps_taken, time.perf_counter() - started)
         return Forecast(
