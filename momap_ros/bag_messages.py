@@ -202,6 +202,7 @@ def _object_from_message(item: Message) -> ObjectMotion:
             np.asarray(item.articulation.positions, np.float64),
             float(item.articulation.residual),
         ),
+        goal_id=int(item.goal_id),
         **{name: np.asarray(getattr(item, name), np.int8) for name in _FLAGS},
     )
 

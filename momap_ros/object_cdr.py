@@ -160,6 +160,7 @@ def _write_object(out: _CdrWriter, motion: ObjectMotion, tracks: Float64, ends: 
         out.poses(track)
         out.doubles(end, item.end_covariance)
     _write_articulation(out, motion.articulation)
+    out.pack("I", motion.goal_id)
 
 
 def _write_articulation(out: _CdrWriter, articulation: Articulation) -> None:
@@ -205,6 +206,7 @@ def _read_object(source: _CdrReader) -> ObjectMotion:
             MotionHypothesis(source.unpack("f")[0], source.track(), source.end_covariance()) for _ in range(count)
         ),
         articulation=_read_articulation(source),
+        goal_id=source.unpack("I")[0],
     )
 
 

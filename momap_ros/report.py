@@ -32,6 +32,7 @@ CSV_COLUMNS = (
     *(f"centroid_{axis}_m" for axis in "xyz"),
     *(f"size_{axis}_m" for axis in "xyz"),
     *(f"direction_{axis}" for axis in "xyz"),
+    "goal_id",
 )
 
 
@@ -87,13 +88,14 @@ def object_table(objects: Sequence[ObjectMotion]) -> str:
     """The per-object table that the command line prints; one line says so where there is no object."""
     if not objects:
         return "no objects"
-    header = ("id", "label", "moves", "direction", "distance", "residual", "spread")
+    header = ("id", "label", "moves", "direction", "goes to", "distance", "residual", "spread")
     rows = [
         (
             str(motion.instance_id),
             motion.label or "-",
             f"{motion.moving_probability:.0%}",
             direction_in_words(motion.direction_flags) if motion.valid else "unknown",
+            str(motion.goal_id or "-"),
             f"{motion.displacement_m * 100:.1f} cm" if motion.valid else "-",
             f"{largest_residual_m(motion) * 1000:.1f} mm" if motion.valid else "-",
             f"{motion.hypothesis_spread_m * 100:.1f} cm" if motion.valid else "-",
@@ -140,4 +142,5 @@ def _csv_row(record: ForecastRecord, motion: ObjectMotion) -> list[object]:
         int(motion.rigid),
         int(motion.valid),
         *(f"{number:.6f}" for vector in (motion.centroid_m, motion.size_m, motion.direction) for number in vector),
+        motion.goal_id,
     ]

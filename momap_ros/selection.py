@@ -45,13 +45,15 @@ def objects_in_frame(
     forecast: Forecast, target_from_source: Float64, frame_id: str, config: ObjectMotionConfig
 ) -> list[ObjectMotion]:
     """The object motions estimated anew in another frame: sizes and direction flags depend on the axes."""
-    return estimate_object_motions(
+    motions = estimate_object_motions(
         in_frame(forecast.trajectories, target_from_source, frame_id),
         config,
         hypothesis=0,
         labels={motion.instance_id: motion.label for motion in forecast.objects},
         moving_probability={motion.instance_id: motion.moving_probability for motion in forecast.objects},
     )
+    goals = {motion.instance_id: motion.goal_id for motion in forecast.objects}
+    return [dataclasses.replace(motion, goal_id=goals.get(motion.instance_id, 0)) for motion in motions]
 
 
 def mean_velocity_m_s(trajectories: PointTrajectories) -> Float32:

@@ -58,6 +58,7 @@ def motion_of(instance_id: int, label: str, hypotheses: int) -> ObjectMotion:
         articulation=Articulation()
         if hypotheses
         else Articulation(JointKind.REVOLUTE, np.eye(3)[2], np.ones(3), np.arange(STEPS) / 8, 0.25),
+        goal_id=instance_id + 1,
     )
 
 

@@ -65,13 +65,16 @@ def test_words_that_are_no_direction_are_refused(words: str) -> None:
 
 def test_table_shows_centimetres_millimetres_and_percent() -> None:
     table = object_table(
-        [sliding_object((0.12, -0.05, 0.0)), replace(sliding_object((0, 0, 0)), instance_id=12, label="")]
+        [
+            replace(sliding_object((0.12, -0.05, 0.0)), goal_id=12),
+            replace(sliding_object((0, 0, 0)), instance_id=12, label=""),
+        ]
     )
     header, rule, cup, still = table.splitlines()
-    assert header.split() == ["id", "label", "moves", "direction", "distance", "residual", "spread"]
+    assert header.split() == ["id", "label", "moves", "direction", "goes", "to", "distance", "residual", "spread"]
     assert set(rule) == {"-", " "}
-    assert cup.split() == ["7", "red", "cup", "100%", "right,", "up", "13.0", "cm", "0.0", "mm", "0.0", "cm"]
-    assert still.split() == ["12", "-", "0%", "stays", "0.0", "cm", "0.0", "mm", "0.0", "cm"]
+    assert cup.split() == ["7", "red", "cup", "100%", "right,", "up", "12", "13.0", "cm", "0.0", "mm", "0.0", "cm"]
+    assert still.split() == ["12", "-", "0%", "stays", "-", "0.0", "cm", "0.0", "mm", "0.0", "cm"]
     assert header.index("distance") + len("distance") == cup.index("13.0 cm") + len("13.0 cm"), "columns are aligned"
     assert object_table([]) == "no objects"
 

@@ -297,7 +297,7 @@ def test_object_motions_are_read_from_the_bytes_of_a_message(label: str) -> None
     motion = se3_from_parts(np.stack([euler2mat(0.0, a, 0.0) for a in angles]), np.outer(angles, [0.1, 0.2, 0.3]))
     poses = poses_from_numpy(motion)
     bare = ObjectMotionMsg(id=7, valid=False)  # no poses, no hypotheses, no joint
-    full = ObjectMotionMsg(id=8, label=label, moving_probability=0.5, poses=poses, rigid=True, valid=True)
+    full = ObjectMotionMsg(id=8, label=label, moving_probability=0.5, poses=poses, rigid=True, valid=True, goal_id=3)
     full.residual, full.direction_flags_4 = [0.25, 0.5, 0.75, 1.0], np.array([1, 0, -1], np.int8)
     full.centroid.y, full.size.z, full.direction.x, full.speed = 1.5, 2.5, 1.0, 0.125
     full.end.covariance = np.arange(36.0)
@@ -317,6 +317,7 @@ def test_object_motions_are_read_from_the_bytes_of_a_message(label: str) -> None
     assert not got.objects[1].hypotheses
     for item in (got.objects[0], got.objects[2]):
         assert (item.label, item.moving_probability, item.speed_m_s) == (label, 0.5, 0.125)
+        assert item.goal_id == 3
         assert (item.rigid, item.valid, item.direction_flags_4.tolist()) == (True, True, [1, 0, -1])
         np.testing.assert_allclose(item.motion_t_from_0, motion, atol=1e-12)
         np.testing.assert_array_equal(item.residual_m, [0.25, 0.5, 0.75, 1.0])
