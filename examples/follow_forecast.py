@@ -48,7 +48,9 @@ def surroundings_of(trajectories: PointTrajectories, instance_id: int) -> Surrou
     """Points of one object and of all others as they are seen, in the forecast's frame."""
     seen = trajectories.positions[0, :, 0].astype(np.float64)
     known, own = np.isfinite(seen).all(axis=1), trajectories.object_ids == instance_id
-    return Surroundings(seen[known & own], seen[known & ~own])
+    others = known & ~own
+    # With their ids: what an object is to be put on is one of them.
+    return Surroundings(seen[known & own], seen[others], other_ids=trajectories.object_ids[others])
 
 
 class FollowForecast(Node):
