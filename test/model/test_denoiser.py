@@ -35,6 +35,7 @@ def scene(batch: int = 2) -> SceneEncoding:
         torch.randn((batch, 128), generator=generator),
         torch.zeros(batch, MAX_INSTANCES),
         torch.zeros(batch, MAX_INSTANCES, LATENTS),
+        torch.zeros(batch, MAX_INSTANCES, MAX_INSTANCES, LATENTS // 3),
         torch.zeros(batch, MAX_INSTANCES, 1),
         torch.zeros(batch),
     )
