@@ -39,28 +39,37 @@ class Moments:
             positions: (N, P, T, 3) of each object, all of one T and dtype; NaN = unknown.
         """
         dtype, num_steps = positions[0].dtype, positions[0].shape[2]
-        rows = np.cumsum([0, *(len(trajectories) for trajectories in positions)]).tolist()
-        most = max(len(source) for source in sources)
-        source = np.full((rows[-1], most, 3), np.nan, dtype)
-        at = np.empty((rows[-1], most, num_steps, 3), dtype)
-        for (start, end), points, trajectories in zip(pairwise(rows), sources, positions, strict=True):
-            source[start:end, : len(points)] = points
-            at[start:end, : len(points)] = trajectories
-            at[start:end, len(points) :] = 0
-        source_known: Bool = np.asarray(np.isfinite(source).all(axis=2))
-        self.known: Bool = np.repeat(source_known[:, :, None], num_steps, axis=2)
-        if not np.isfinite(at).all():
+        owner = np.repeat(np.arange(len(sources)), [len(trajectories) for trajectories in positions])
+        parts = [
+            (slice(*np.searchsorted(owner, [number, number + 1])), slice(len(points)))
+            for number, points in enumerate(sources)
+        ]
+        most = max(len(points) for points in sources)
+        source = np.full((len(sources), most, 3), np.nan, dtype)  # of each object
+        at = np.empty((len(owner), most, num_steps, 3), dtype)
+        for number, (rows, those) in enumerate(parts):
+            source[number, those] = sources[number]
+            at[rows, those] = positions[number]
+            at[rows, those.stop :] = 0
+        seen: Bool = np.asarray(np.isfinite(source).all(axis=2))
+        complete = bool(np.isfinite(at).all())
+        self.known: Bool = np.repeat(seen[owner][:, :, None], num_steps, axis=2)
+        if not complete:
             self.known &= np.isfinite(at[..., 0] + at[..., 1] + at[..., 2])
-        self.target = at.reshape(rows[-1], most, 3 * num_steps)
-        self.still = self._still_steps(source)
-        self.origin = np.zeros((rows[-1], 3), dtype)
-        for start, end in pairwise(rows):
-            if end > start and source_known[start].any():
-                self.origin[start:end] = source[start, source_known[start]].mean(axis=0)
-        self.source = np.where(source_known[:, :, None], source - self.origin[:, None], dtype.type(0))
-        self.target -= np.tile(self.origin, num_steps)[:, None]
-        if not self.known.all():
+        self.target = at.reshape(len(owner), most, 3 * num_steps)
+        self.still = self._still_steps(source[owner])
+        origin = np.zeros((len(sources), 3), dtype)
+        for number, (rows, those) in enumerate(parts):
+            if seen[number].any():
+                origin[number] = source[number, seen[number]].mean(axis=0)
+            self.target[rows, those] -= np.tile(origin[number], num_steps)
+            complete &= bool(seen[number, those].all())
+        if not complete:
             at[~self.known] = 0  # the same memory
+        self.origin = origin[owner]
+        self.source = np.where(seen[:, :, None], source - origin[:, None], dtype.type(0))[owner]
+        self.lifted = np.concatenate([np.ones_like(self.source[..., :1]), self.source], axis=2)
+        self.columns = np.ascontiguousarray(np.swapaxes(self.lifted, 1, 2))
         self._sums()
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> Moments:
@@ -73,7 +82,8 @@ class Moments:
     def at_steps(self, steps: npt.NDArray[np.intp]) -> Moments:
         """The same at some steps only."""
         part = object.__new__(Moments)
-        part.source, part.origin = self.source, self.origin
+        for name in ("source", "origin", "lifted", "columns"):
+            setattr(part, name, getattr(self, name))
         part.known, part.still = self.known[:, :, steps], self.still[:, steps]
         at = self.target.reshape(*self.known.shape, 3)
         part.target = np.take(at, steps, axis=2).reshape(*self.known.shape[:2], -1)
@@ -82,10 +92,9 @@ class Moments:
 
     def _sums(self) -> None:
         """What every fit takes."""
-        self.lifted = np.concatenate([np.ones_like(self.source[..., :1]), self.source], axis=2)
-        self.columns = np.ascontiguousarray(np.swapaxes(self.lifted, 1, 2))
         self.whole = (self.known == self.known[:, :, :1]).all(axis=(1, 2))  # nothing is known at some steps only
-        self.known_steps = self.known.sum(axis=2).astype(self.target.dtype)
+        steps = self.known[:, :, 0] * self.known.shape[2] if self.whole.all() else self.known.sum(axis=2)
+        self.known_steps = steps.astype(self.target.dtype)
 
     @cached_property
     def mask(self) -> FloatArray:
