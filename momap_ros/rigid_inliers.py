@@ -26,7 +26,8 @@ def find_inliers(
     moments: Moments, usable: Bool, share: Float64, groups: npt.NDArray[np.intp], *, iterations: int
 ) -> Bool:
     """(M, P) trajectories that follow the motion of most; (M,) groups settle together."""
-    state = _Round(moments, moments.trajectory_distances(*moments.fit(usable * share)), usable, share)
+    share = usable * share
+    state = _Round(moments, moments.trajectory_distances(*moments.fit(share)), usable, share)
     if iterations < 3:
         return state.near
     following = state.following()
@@ -56,7 +57,7 @@ class _Round:
         moments: of the rows.
         distance: (M, P) RMS distance of the trajectories from the last fit.
         usable: (M, P) trajectories that count.
-        share: (M, P) how much.
+        share: (M, P) how much; 0 of the others.
     """
 
     moments: Moments
@@ -76,7 +77,7 @@ class _Round:
 
     def following(self) -> _Round:
         """The next round: fitted with the weights that the distances give."""
-        weights = self.usable * self.share / (1.0 + (self.distance / (1.5 * self.scale_m[:, None])) ** 2) ** 2
+        weights = self.share / (1.0 + (self.distance / (1.5 * self.scale_m[:, None])) ** 2) ** 2
         return replace(self, distance=self.moments.trajectory_distances(*self.moments.fit(weights)))
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> _Round:

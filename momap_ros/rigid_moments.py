@@ -67,9 +67,10 @@ class Moments:
         if not complete:
             at[~self.known] = 0  # the same memory
         self.origin = origin[owner]
-        self.source = np.where(seen[:, :, None], source - origin[:, None], dtype.type(0))[owner]
-        self.lifted = np.concatenate([np.ones_like(self.source[..., :1]), self.source], axis=2)
-        self.columns = np.ascontiguousarray(np.swapaxes(self.lifted, 1, 2))
+        source = np.where(seen[:, :, None], source - origin[:, None], dtype.type(0))
+        self.source = source[owner]
+        lifted = np.concatenate([seen[:, :, None], source], axis=2)
+        self.lifted, self.columns = lifted[owner], np.ascontiguousarray(np.swapaxes(lifted, 1, 2))[owner]
         self._sums()
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> Moments:
@@ -148,9 +149,9 @@ class Moments:
         return np.asarray(np.swapaxes(values @ self.mask, 1, 2))
 
     def _over_steps(self, values: FloatArray) -> FloatArray:
-        """(M, T, C) values -> (M, P, C) their sums over the known steps of each point."""
-        if self.whole.all():
-            return np.asarray(values.sum(axis=1, keepdims=True) * self.known[:, :, :1])
+        """(M, T, C) values -> (M, P or 1, C) sums over the known steps of each point; 1 where these are the same."""
+        if self.whole.all():  # and what is not known is all zeros
+            return np.asarray(values.sum(axis=1, keepdims=True))
         return np.asarray(self.mask @ values)
 
     def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:
