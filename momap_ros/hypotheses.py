@@ -62,6 +62,10 @@ def cluster_ends(
         counts = np.where(left, inside.sum(axis=1), 0)
         mean_m = np.where(inside, apart_m, 0.0).sum(axis=1) / np.maximum(counts, 1)
         centre = int(np.lexsort((mean_m, -counts))[0])
+        if counts[centre] == 1:  # so does every other one that is left
+            alone = np.full((6, 6), np.nan)
+            clusters += [EndCluster(one, (one,), 1 / len(ends), alone) for one in np.flatnonzero(left).tolist()]
+            break
         members = np.flatnonzero(inside[centre])
         covariance = end_covariance(ends[members], ends[centre], points.centroid)
         clusters.append(
