@@ -53,6 +53,8 @@ def cluster_ends(
         Clusters by falling weight, then by index of the representative.
     """
     check_shapes(ends=(ends, "N 4 4"), valid=(valid, "N"))
+    if len(ends) and valid.all() and (ends == ends[:1]).all():  # an object at rest, mostly
+        return [EndCluster(0, tuple(range(len(ends))), 1.0, end_covariance(ends, ends[0], points.centroid))]
     apart_m = points.distance_m(ends[:, None], ends[None])
     near = apart_m <= tolerance_m
     left = np.array(valid, np.bool_)

@@ -157,22 +157,22 @@ def _median_errors(
     num_rows, most, num_steps = target.shape[:3]
     row = np.arange(num_rows)[:, None, None]
     corners, moved = source[row, sets], target[row, sets]  # (R, S, 3, 3), (R, S, 3, K, 3)
-    source_mean, target_mean = corners.mean(axis=2), moved.mean(axis=2)
+    source_mean, target_mean = (np.einsum("rsv...->rs...", values) / 3.0 for values in (corners, moved))
     # Relative to the mean of one side is as good as of both.
     cross = np.swapaxes(corners - source_mean[:, :, None], 2, 3) @ moved.reshape(*sets.shape, -1)
     covariance = cross.reshape(*sets.shape, num_steps, 3).transpose(0, 1, 3, 4, 2)
     rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)  # (R, S, K, 3, 3)
-    translation = target_mean - np.einsum("rskij,rsj->rski", rotation, source_mean)
+    translation = target_mean - (rotation @ source_mean[:, :, None, :, None])[..., 0]
     # |R x + t - y|^2 as a product of what depends on the set and what depends on the voter, (R, S or V, 4 + 12 K)
-    turned = np.einsum("rski,rskij->rsj", translation, rotation)
+    turned = (translation[..., None, :] @ rotation).sum(axis=2)[..., 0, :]
     square = np.einsum("rski,rski->rs", translation, translation)[..., None]
     by_step = [-2.0 * values.reshape(*sets.shape[:2], -1) for values in (translation, rotation)]
     of_set = np.concatenate([square, 2.0 * turned, *by_step], axis=-1)
-    pairs = target[..., :, None] * source[:, :, None, None]
+    pairs = np.einsum("rvki,rvj->rvkij", target, source)
     by_step = [values.reshape(num_rows, most, -1) for values in (target, pairs)]
     of_voter = np.concatenate([np.ones_like(source[..., :1]), source, *by_step], axis=-1)
     error = of_set @ np.swapaxes(of_voter, 1, 2)
-    alone = num_steps * np.sum(source**2, axis=2) + np.sum(target**2, axis=(2, 3))
+    alone = num_steps * np.einsum("rvi,rvi->rv", source, source) + np.einsum("rvki,rvki->rv", target, target)
     # Placeholders below all and above all, as many as leave the median of the others in the middle.
     middle, place = most // 2, np.arange(most)
     first_above = num_voters + middle - num_voters // 2

@@ -139,9 +139,12 @@ def fit_many_rigid_tracks(
     """
     results = [_resting_tracks(job.positions.shape[:3]) for job in jobs]
     moving = [job.moving_rows() for job in jobs]
+    moved = [
+        job.positions if len(rows) == len(job.positions) else job.positions[rows]
+        for job, rows in zip(jobs, moving, strict=True)
+    ]
     for batch in _batches(jobs, moving):
-        positions = [jobs[number].positions[moving[number]] for number in batch]
-        moments = Moments([jobs[number].source_points for number in batch], positions)
+        moments = Moments([jobs[number].source_points for number in batch], [moved[number] for number in batch])
         usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
         share, groups = np.ones(usable.shape), np.repeat(batch, [len(moving[number]) for number in batch])
         for number in batch:
