@@ -26,7 +26,8 @@ class Moments:
 
     Attributes:
         target: (M, P, 3 T) positions, step after step as they come; 0 where not known.
-        source: (M, P, 3) points at step 0; 0 where not known.
+        lifted: (M, P, 4) 1 x y z of the points at step 0; 0 where not known.
+        columns: (M, 4, P) the same.
         known: (M, P, T) positions that are known, of source points that are.
         origin: (M, 3) what the coordinates are relative to.
     """
@@ -68,7 +69,6 @@ class Moments:
             at[~self.known] = 0  # the same memory
         self.origin = origin[owner]
         source = np.where(seen[:, :, None], source - origin[:, None], dtype.type(0))
-        self.source = source[owner]
         lifted = np.concatenate([seen[:, :, None], source], axis=2)
         self.lifted, self.columns = lifted[owner], np.ascontiguousarray(np.swapaxes(lifted, 1, 2))[owner]
         self._sums()
@@ -83,7 +83,7 @@ class Moments:
     def at_steps(self, steps: npt.NDArray[np.intp]) -> Moments:
         """The same at some steps only."""
         part = object.__new__(Moments)
-        for name in ("source", "origin", "lifted", "columns"):
+        for name in ("origin", "lifted", "columns"):
             setattr(part, name, getattr(self, name))
         part.known, part.still = self.known[:, :, steps], self.still[:, steps]
         at = self.target.reshape(*self.known.shape, 3)
@@ -96,6 +96,11 @@ class Moments:
         self.whole = (self.known == self.known[:, :, :1]).all(axis=(1, 2))  # nothing is known at some steps only
         steps = self.known[:, :, 0] * self.known.shape[2] if self.whole.all() else self.known.sum(axis=2)
         self.known_steps = steps.astype(self.target.dtype)
+
+    @property
+    def source(self) -> FloatArray:
+        """(M, P, 3) points at step 0; 0 where not known."""
+        return self.lifted[..., 1:]
 
     @cached_property
     def mask(self) -> FloatArray:
@@ -114,11 +119,12 @@ class Moments:
         still: Bool = np.asarray(self.known.any(axis=1))
         at = self.target.reshape(*self.known.shape, 3)
         # A few trajectories tell for most steps that something moves; the others are looked at closely.
-        for points in (slice(None, None, 16), slice(None)):
-            steps = np.flatnonzero(still.any(axis=0))
-            moved = np.take(at[:, points], steps, axis=2) != source[:, points, None]
-            moved &= self.known[:, points][:, :, steps, None]
-            still[:, steps] &= ~moved.any(axis=1).any(axis=2)
+        some = slice(None, None, 16)
+        moved = (at[:, some] != source[:, some, None]) & self.known[:, some, :, None]
+        still &= ~moved.any(axis=1).any(axis=2)
+        for step in np.flatnonzero(still.any(axis=0)):
+            moved = (at[:, :, step] != source) & self.known[:, :, step, None]
+            still[:, step] &= ~moved.any(axis=(1, 2))
         return still
 
     def fit(self, weights: Float64) -> tuple[Float64, Float64]:
