@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.floating]
 
 # From so many matrices on a Newton iteration over all of them is faster than LAPACK, one after the other.
 MANY_MATRICES = 30
-# Entries of a 3x3 matrix, row after row, in a 4x4 one whose rows and columns begin anew after the third, the first last.
+# Entries of a 3x3 matrix in a 4x4 one whose rows and columns are its second, third, first and second.
 WRAPPED = (3 * np.array([[1], [2], [0], [1]]) + np.array([1, 2, 0, 1])).ravel()
 
 
