@@ -338,10 +338,8 @@ class _Draft:
             probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
         centroids = transform_points(self.ends, item.start)
         weight, spread = agreement(centroids, self.valid, self.chosen, self.tolerance_m)
-        motions, valid = (
-            {future: tracks.motion_t_from_0[row] for future, row in self.rows.items()},
-            bool(tracks.valid[row]),
-        )
+        motions = {future: tracks.motion_t_from_0[at] for future, at in self.rows.items()}
+        valid = bool(tracks.valid[row])
         return ObjectMotion(
             instance_id=item.instance_id,
             label=item.label,
