@@ -21,6 +21,8 @@ FloatArray = npt.NDArray[np.floating]
 
 # From so many matrices on a Newton iteration over all of them is faster than LAPACK, one after the other.
 MANY_MATRICES = 30
+# Entries of a 3x3 matrix in a 4x4 one whose rows and columns are its second, third, first and second.
+WRAPPED = (3 * np.array([[1], [2], [0], [1]]) + np.array([1, 2, 0, 1])).ravel()
 
 
 @dataclass(frozen=True)
@@ -244,12 +246,13 @@ def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float6
         known = spread[..., 1] >= min_spread
         return np.where(known[..., None, None], left @ right_t, np.eye(3)), np.asarray(known)
     # One row of numbers per entry, (3, 3, M): several times faster than matrices one after the other.
-    planes = np.ascontiguousarray(covariances.reshape(-1, 3, 3).transpose(1, 2, 0), np.float64)
+    planes = np.ascontiguousarray(covariances.reshape(-1, 9).T, np.float64).reshape(3, 3, -1)
     cofactors = _cofactors(planes)
     first, second, determinant = _singular_values(planes, cofactors)
     determined = second >= min_spread
-    planes, cofactors = (np.where(determined, values, np.eye(3)[..., None]) for values in (planes, cofactors))
-    first, second, determinant = (np.where(determined, values, 1.0) for values in (first, second, determinant))
+    if not determined.all():
+        planes, cofactors = (np.where(determined, values, np.eye(3)[..., None]) for values in (planes, cofactors))
+        first, second, determinant = (np.where(determined, values, 1.0) for values in (first, second, determinant))
     matrix = _polar_factor(planes + cofactors / first, first, second, determinant / (first * second))
     for _ in range(20):
         inverse_t = _cofactors(matrix)
@@ -264,41 +267,39 @@ def kabsch_rotations(covariances: FloatArray, min_spread: float) -> tuple[Float6
 
 
 def _polar_factor(lifted: Float64, first: Float64, second: Float64, third: Float64) -> Float64:
-    """The polar factor of (3, 3, M) matrices A + cof(A) / s1, to rounding times their condition.
+    """The polar factor of (3, 3, M) matrices X = A + cof(A) / s1, to rounding times their condition.
 
-    Their singular values are a = s1 + s2 s3 / s1 and twice b = s2 + s3, with the determinant's sign in s3. So the
-    polynomial X (1/b + b / (a (a + b)) - X^T X / (a b (a + b))) has singular values 1.
+    Their singular values are a = s1 + s2 s3 / s1 and twice b = s2 + s3, with the determinant's sign in s3; those of
+    cof(X) are b^2 and twice a b along the same axes. So X + cof(X) / b has three times a + b.
     """
     a = first + second * third / first
     b = np.maximum(second + third, np.finfo(float).eps * a)
-    square = np.einsum("kim,kjm->ijm", lifted, lifted)
-    square *= -1.0 / (a * b * (a + b))
-    square[[0, 1, 2], [0, 1, 2]] += 1.0 / b + b / (a * (a + b))
-    return np.asarray(np.einsum("ikm,kjm->ijm", lifted, square))
+    return np.asarray((lifted + _cofactors(lifted) / b) / (a + b))
 
 
 def _singular_values(planes: Float64, cofactors: Float64) -> tuple[Float64, Float64, Float64]:
-    """The two largest singular values of (3, 3, M) matrices, and the determinants."""
-    squared = np.einsum("kim,kjm->ijm", planes, planes)
-    mean = np.trace(squared) / 3.0
-    squared[[0, 1, 2], [0, 1, 2]] -= mean
-    radius = np.sqrt(_squared_norm(squared) / 6.0)
-    cubic = (squared[0] * _cofactors(squared)[0]).sum(axis=0)
-    cosine = np.clip(cubic / np.maximum(2.0 * radius**3, np.finfo(float).tiny), -1.0, 1.0)
-    first = mean + 2.0 * radius * np.cos(np.arccos(cosine) / 3.0)
-    # The other two from their product and sum: as roots of the cubic they would be good to half the digits only.
-    divisor = np.maximum(first, np.finfo(float).tiny)
+    """The two largest singular values of (3, 3, M) matrices, and the determinants.
+
+    Their squares are the roots of x^3 - 3 m x^2 + p x - d^2, with 3 m and p the squared norms of the matrix and of its
+    cofactors. Near a double root the largest is good to half the digits only, which is enough for `_polar_factor`.
+    """
     determinant = (planes[0] * cofactors[0]).sum(axis=0)
+    mean, pairs = _squared_norm(planes) / 3.0, _squared_norm(cofactors)
+    radius = np.sqrt(np.maximum(mean**2 - pairs / 3.0, 0.0))
+    cubic = mean * (2.0 * mean**2 - pairs) + determinant**2
+    cosine = np.minimum(np.maximum(cubic / np.maximum(2.0 * radius**3, np.finfo(float).tiny), -1.0), 1.0)
+    first = mean + 2.0 * radius * np.cos(np.arccos(cosine) / 3.0)
+    # The other two from their product and sum.
+    divisor = np.maximum(first, np.finfo(float).tiny)
     product = determinant**2 / divisor
-    half = 0.5 * (_squared_norm(cofactors) - product) / divisor
+    half = 0.5 * (pairs - product) / divisor
     second = half + np.sqrt(np.maximum(half**2 - product, 0.0))
     return np.sqrt(first), np.sqrt(np.maximum(second, 0.0)), determinant
 
 
 def _cofactors(planes: Float64) -> Float64:
     """(3, 3, M) cofactors of (3, 3, M) matrices; row i is the cross product of the other two rows."""
-    around = [1, 2, 0, 1]
-    wrapped = planes[around][:, around]
+    wrapped = planes.reshape(9, -1)[WRAPPED].reshape(4, 4, -1)
     return np.asarray(wrapped[:3, :3] * wrapped[1:, 1:] - wrapped[:3, 1:] * wrapped[1:, :3])
 
 

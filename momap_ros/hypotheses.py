@@ -53,6 +53,8 @@ def cluster_ends(
         Clusters by falling weight, then by index of the representative.
     """
     check_shapes(ends=(ends, "N 4 4"), valid=(valid, "N"))
+    if len(ends) and valid.all() and (ends == ends[:1]).all():  # an object at rest, mostly
+        return [EndCluster(0, tuple(range(len(ends))), 1.0, end_covariance(ends, ends[0], points.centroid))]
     apart_m = points.distance_m(ends[:, None], ends[None])
     near = apart_m <= tolerance_m
     left = np.array(valid, np.bool_)
@@ -62,6 +64,10 @@ def cluster_ends(
         counts = np.where(left, inside.sum(axis=1), 0)
         mean_m = np.where(inside, apart_m, 0.0).sum(axis=1) / np.maximum(counts, 1)
         centre = int(np.lexsort((mean_m, -counts))[0])
+        if counts[centre] == 1:  # so does every other one that is left
+            alone = np.full((6, 6), np.nan)
+            clusters += [EndCluster(one, (one,), 1 / len(ends), alone) for one in np.flatnonzero(left).tolist()]
+            break
         members = np.flatnonzero(inside[centre])
         covariance = end_covariance(ends[members], ends[centre], points.centroid)
         clusters.append(

@@ -202,5 +202,5 @@ def direction_flags(displacement_m: FloatArray, threshold_m: float) -> npt.NDArr
         (..., 3) int8 in {-1, 0, 1}; 0 where the displacement is NaN.
     """
     check_shapes(displacement_m=(displacement_m, "... 3"))
-    known = np.nan_to_num(displacement_m, nan=0.0)
-    return np.where(np.abs(known) >= threshold_m, np.sign(known), 0).astype(np.int8)
+    # A comparison with NaN is false.
+    return np.where(np.abs(displacement_m) >= threshold_m, np.sign(displacement_m), 0).astype(np.int8)

@@ -226,6 +226,11 @@ class _Object:
             weights=None if trajectories.confidence is None else trajectories.confidence[:, fitted],
         )
 
+    @cached_property
+    def start(self) -> Float64:
+        """(3,) the centroid, or the origin where it is not known."""
+        return np.nan_to_num(self.centroid)
+
     @property
     def ends_only(self) -> bool:
         """Whether the ends of all hypotheses tell which of them are followed to the end."""
@@ -277,7 +282,7 @@ class _Draft:
             tracks: of all futures, whole or, where `item.ends_only`, their first and last step.
             config: thresholds and limits.
         """
-        paths = _carried(tracks.motion_t_from_0, item.centroid)
+        paths = transform_points(tracks.motion_t_from_0, item.start)
         chosen = medoid(paths, tracks.valid) if item.hypothesis is None else item.hypothesis
         displacement_m = float(np.linalg.norm(paths[chosen, -1] - paths[chosen, 0]))
         tolerance_m = max(config.moving_threshold_m, CLUSTER_SHARE * displacement_m)
@@ -326,17 +331,15 @@ class _Draft:
             config: thresholds and limits.
         """
         item, tracks, row = self.item, self.tracks, self.row
-        paths = _carried(tracks.motion_t_from_0, item.centroid)
+        paths = transform_points(tracks.motion_t_from_0, item.start)
         probability = item.probability
         if probability is None:
             farthest = np.linalg.norm(paths - paths[:, :1], axis=-1).max(axis=1)[tracks.valid]
             probability = float(np.mean(farthest > config.moving_threshold_m)) if len(farthest) else 0.0
-        centroids = transform_points(self.ends, np.nan_to_num(item.centroid))
+        centroids = transform_points(self.ends, item.start)
         weight, spread = agreement(centroids, self.valid, self.chosen, self.tolerance_m)
-        motions, valid = (
-            {future: tracks.motion_t_from_0[row] for future, row in self.rows.items()},
-            bool(tracks.valid[row]),
-        )
+        motions = {future: tracks.motion_t_from_0[at] for future, at in self.rows.items()}
+        valid = bool(tracks.valid[row])
         return ObjectMotion(
             instance_id=item.instance_id,
             label=item.label,
@@ -393,8 +396,3 @@ def _joints(drafts: list[_Draft], config: ObjectMotionConfig) -> list[Articulati
         )
     )
     return [None if motion is None or body is None else next(joints) for motion, body in rigid]
-
-
-def _carried(motion_t_from_0: Float64, centroid: Float64) -> Float64:
-    """(N, T, 3) where (N, T, 4, 4) motions take the centroid, metres; an unknown one starts at the origin."""
-    return transform_points(motion_t_from_0[:, :, None], np.nan_to_num(centroid)[None])[:, :, 0]

@@ -26,7 +26,8 @@ def find_inliers(
     moments: Moments, usable: Bool, share: Float64, groups: npt.NDArray[np.intp], *, iterations: int
 ) -> Bool:
     """(M, P) trajectories that follow the motion of most; (M,) groups settle together."""
-    state = _Round(moments, moments.trajectory_distances(*moments.fit(usable * share)), usable, share)
+    share = usable * share
+    state = _Round(moments, moments.trajectory_distances(*moments.fit(share)), usable, share)
     if iterations < 3:
         return state.near
     following = state.following()
@@ -56,7 +57,7 @@ class _Round:
         moments: of the rows.
         distance: (M, P) RMS distance of the trajectories from the last fit.
         usable: (M, P) trajectories that count.
-        share: (M, P) how much.
+        share: (M, P) how much; 0 of the others.
     """
 
     moments: Moments
@@ -76,7 +77,7 @@ class _Round:
 
     def following(self) -> _Round:
         """The next round: fitted with the weights that the distances give."""
-        weights = self.usable * self.share / (1.0 + (self.distance / (1.5 * self.scale_m[:, None])) ** 2) ** 2
+        weights = self.share / (1.0 + (self.distance / (1.5 * self.scale_m[:, None])) ** 2) ** 2
         return replace(self, distance=self.moments.trajectory_distances(*self.moments.fit(weights)))
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> _Round:
@@ -117,55 +118,66 @@ def _best_minimal_sets(moments: Moments, usable: Bool) -> Float64:
     starts = usable.astype(np.float64)
     candidates = usable & moments.known[:, :, steps].all(axis=2)
     drawn: dict[bytes, tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
-    alike: dict[int, list[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.intp]]]] = {}  # by number of voters
+    voters = np.zeros((len(usable), MAX_VOTERS), np.intp)
+    sets = np.zeros((len(usable), MINIMAL_SETS, MIN_TRAJECTORIES), np.intp)
+    num_voters = np.zeros(len(usable), np.intp)
     for row, those in enumerate(candidates):
         key = those.tobytes()
         if key not in drawn:
             chosen = np.flatnonzero(those)
             generator = np.random.default_rng(len(chosen))  # the same points give the same motion
-            voters = generator.permutation(chosen)[:MAX_VOTERS]
-            drawn[key] = voters, generator.integers(max(len(voters), 1), size=(MINIMAL_SETS, MIN_TRAJECTORIES))
-        alike.setdefault(len(drawn[key][0]), []).append((row, *drawn[key]))
-    for num_voters, those in alike.items():
-        if num_voters <= MIN_TRAJECTORIES:
-            continue
-        rows, voters, sets = (np.array(values) for values in zip(*those, strict=True))
-        source = moments.source[rows[:, None], voters].astype(np.float64)
-        places = moments.target.reshape(*moments.known.shape, 3)
-        target = places[rows[:, None, None], voters[:, None], steps[:, None]].astype(np.float64)
-        best = _median_errors(source, target, sets).argmin(axis=1)
-        at = np.arange(len(rows))
-        starts[rows] = 0.0
-        starts[rows[:, None], voters[at[:, None], sets[at, best]]] = 1.0
+            some = generator.permutation(chosen)[:MAX_VOTERS]
+            drawn[key] = some, generator.integers(max(len(some), 1), size=sets.shape[1:])
+        some, sets[row] = drawn[key]
+        num_voters[row] = len(some)
+        voters[row, : len(some)] = some
+    rows = np.flatnonzero(num_voters > MIN_TRAJECTORIES)
+    voters, sets = voters[rows], sets[rows]
+    source = moments.source[rows[:, None], voters].astype(np.float64)
+    places = moments.target.reshape(*moments.known.shape, 3)
+    target = places[rows[:, None, None], voters[:, :, None], steps].astype(np.float64)
+    best = _median_errors(source, target, sets, num_voters[rows]).argmin(axis=1)
+    at = np.arange(len(rows))
+    starts[rows] = 0.0
+    starts[rows[:, None], voters[at[:, None], sets[at, best]]] = 1.0
     return starts
 
 
-def _median_errors(source: Float64, target: Float64, sets: npt.NDArray[np.intp]) -> Float64:
-    """(R, S) median over V voters of the squared error, summed over K steps, of the motion that a set of three has.
+def _median_errors(
+    source: Float64, target: Float64, sets: npt.NDArray[np.intp], num_voters: npt.NDArray[np.intp]
+) -> Float64:
+    """(R, S) median over the voters of the squared error, summed over K steps, of the motion that a set of three has.
 
     Args:
         source: (R, V, 3).
-        target: (R, K, V, 3).
+        target: (R, V, K, 3).
         sets: (R, S, 3) voters of each set.
+        num_voters: (R,) how many there are, at most V.
     """
-    row = np.arange(len(source))[:, None, None]
-    of_sets = source[row, sets][:, None]  # (R, 1, S, 3, 3)
-    at = target[row[..., None], np.arange(target.shape[1])[:, None, None], sets[:, None]]  # (R, K, S, 3, 3)
-    source_mean, target_mean = of_sets.mean(axis=3), at.mean(axis=3)
-    covariance = np.swapaxes(at - target_mean[..., None, :], 3, 4) @ (of_sets - source_mean[..., None, :])
-    rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)
-    translation = target_mean - (rotation @ source_mean[..., None])[..., 0]
-    # |R x + t - y|^2 as a product of what depends on the set and what depends on the voter, (R, K, S or V, 16)
-    turned = (translation[..., None, :] @ rotation)[..., 0, :]
-    by_pair = -2.0 * rotation.reshape(*rotation.shape[:3], 9)
-    square = np.sum(translation**2, axis=-1, keepdims=True)
-    of_set = np.concatenate([square, 2.0 * turned, -2.0 * translation, by_pair], axis=-1)
-    moved_from = np.broadcast_to(source[:, None], target.shape)
-    pairs = (target[..., :, None] * moved_from[..., None, :]).reshape(*target.shape[:3], 9)
-    of_voter = np.concatenate([np.ones_like(target[..., :1]), moved_from, target, pairs], axis=-1)
-    error = (of_set @ np.swapaxes(of_voter, 2, 3)).sum(axis=1)
-    error += np.sum(moved_from**2 + target**2, axis=(1, 3))[:, None]
-    middle = source.shape[1] // 2
+    num_rows, most, num_steps = target.shape[:3]
+    row = np.arange(num_rows)[:, None, None]
+    corners, moved = source[row, sets], target[row, sets]  # (R, S, 3, 3), (R, S, 3, K, 3)
+    source_mean, target_mean = (np.einsum("rsv...->rs...", values) / 3.0 for values in (corners, moved))
+    # Relative to the mean of one side is as good as of both.
+    cross = np.swapaxes(corners - source_mean[:, :, None], 2, 3) @ moved.reshape(*sets.shape, -1)
+    covariance = cross.reshape(*sets.shape, num_steps, 3).transpose(0, 1, 3, 4, 2)
+    rotation, _ = kabsch_rotations(covariance, MIN_SPREAD_M**2)  # (R, S, K, 3, 3)
+    translation = target_mean - (rotation @ source_mean[:, :, None, :, None])[..., 0]
+    # |R x + t - y|^2 as a product of what depends on the set and what depends on the voter, (R, S or V, 4 + 12 K)
+    turned = (translation[..., None, :] @ rotation).sum(axis=2)[..., 0, :]
+    square = np.einsum("rski,rski->rs", translation, translation)[..., None]
+    by_step = [-2.0 * values.reshape(*sets.shape[:2], -1) for values in (translation, rotation)]
+    of_set = np.concatenate([square, 2.0 * turned, *by_step], axis=-1)
+    pairs = np.einsum("rvki,rvj->rvkij", target, source)
+    by_step = [values.reshape(num_rows, most, -1) for values in (target, pairs)]
+    of_voter = np.concatenate([np.ones_like(source[..., :1]), source, *by_step], axis=-1)
+    error = of_set @ np.swapaxes(of_voter, 1, 2)
+    alone = num_steps * np.einsum("rvi,rvi->rv", source, source) + np.einsum("rvki,rvki->rv", target, target)
+    # Placeholders below all and above all, as many as leave the median of the others in the middle.
+    middle, place = most // 2, np.arange(most)
+    first_above = num_voters + middle - num_voters // 2
+    alone = np.where(place < num_voters[:, None], alone, np.where(place < first_above[:, None], -np.inf, np.inf))
+    error += alone[:, None]
     return np.asarray(np.partition(error, middle, axis=2)[..., middle])
 
 

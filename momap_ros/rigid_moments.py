@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,8 @@ class Moments:
 
     Attributes:
         target: (M, P, 3 T) positions, step after step as they come; 0 where not known.
-        source: (M, P, 3) points at step 0; 0 where not known.
+        lifted: (M, P, 4) 1 x y z of the points at step 0; 0 where not known.
+        columns: (M, 4, P) the same.
         known: (M, P, T) positions that are known, of source points that are.
         origin: (M, 3) what the coordinates are relative to.
     """
@@ -39,28 +39,37 @@ class Moments:
             positions: (N, P, T, 3) of each object, all of one T and dtype; NaN = unknown.
         """
         dtype, num_steps = positions[0].dtype, positions[0].shape[2]
-        rows = np.cumsum([0, *(len(trajectories) for trajectories in positions)]).tolist()
-        most = max(len(source) for source in sources)
-        source = np.full((rows[-1], most, 3), np.nan, dtype)
-        at = np.empty((rows[-1], most, num_steps, 3), dtype)
-        for (start, end), points, trajectories in zip(pairwise(rows), sources, positions, strict=True):
-            source[start:end, : len(points)] = points
-            at[start:end, : len(points)] = trajectories
-            at[start:end, len(points) :] = 0
-        source_known: Bool = np.asarray(np.isfinite(source).all(axis=2))
-        self.known: Bool = np.repeat(source_known[:, :, None], num_steps, axis=2)
-        if not np.isfinite(at).all():
+        owner = np.repeat(np.arange(len(sources)), [len(trajectories) for trajectories in positions])
+        parts = [
+            (slice(*np.searchsorted(owner, [number, number + 1])), slice(len(points)))
+            for number, points in enumerate(sources)
+        ]
+        most = max(len(points) for points in sources)
+        source = np.full((len(sources), most, 3), np.nan, dtype)  # of each object
+        at = np.empty((len(owner), most, num_steps, 3), dtype)
+        for number, (rows, those) in enumerate(parts):
+            source[number, those] = sources[number]
+            at[rows, those] = positions[number]
+            at[rows, those.stop :] = 0
+        seen: Bool = np.asarray(np.isfinite(source).all(axis=2))
+        complete = bool(np.isfinite(at).all())
+        self.known: Bool = np.repeat(seen[owner][:, :, None], num_steps, axis=2)
+        if not complete:
             self.known &= np.isfinite(at[..., 0] + at[..., 1] + at[..., 2])
-        self.target = at.reshape(rows[-1], most, 3 * num_steps)
-        self.still = self._still_steps(source)
-        self.origin = np.zeros((rows[-1], 3), dtype)
-        for start, end in pairwise(rows):
-            if end > start and source_known[start].any():
-                self.origin[start:end] = source[start, source_known[start]].mean(axis=0)
-        self.source = np.where(source_known[:, :, None], source - self.origin[:, None], dtype.type(0))
-        self.target -= np.tile(self.origin, num_steps)[:, None]
-        if not self.known.all():
+        self.target = at.reshape(len(owner), most, 3 * num_steps)
+        self.still = self._still_steps(source[owner])
+        origin = np.zeros((len(sources), 3), dtype)
+        for number, (rows, those) in enumerate(parts):
+            if seen[number].any():
+                origin[number] = source[number, seen[number]].mean(axis=0)
+            self.target[rows, those] -= np.tile(origin[number], num_steps)
+            complete &= bool(seen[number, those].all())
+        if not complete:
             at[~self.known] = 0  # the same memory
+        self.origin = origin[owner]
+        source = np.where(seen[:, :, None], source - origin[:, None], dtype.type(0))
+        lifted = np.concatenate([seen[:, :, None], source], axis=2)
+        self.lifted, self.columns = lifted[owner], np.ascontiguousarray(np.swapaxes(lifted, 1, 2))[owner]
         self._sums()
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> Moments:
@@ -73,7 +82,8 @@ class Moments:
     def at_steps(self, steps: npt.NDArray[np.intp]) -> Moments:
         """The same at some steps only."""
         part = object.__new__(Moments)
-        part.source, part.origin = self.source, self.origin
+        for name in ("origin", "lifted", "columns"):
+            setattr(part, name, getattr(self, name))
         part.known, part.still = self.known[:, :, steps], self.still[:, steps]
         at = self.target.reshape(*self.known.shape, 3)
         part.target = np.take(at, steps, axis=2).reshape(*self.known.shape[:2], -1)
@@ -82,10 +92,14 @@ class Moments:
 
     def _sums(self) -> None:
         """What every fit takes."""
-        self.lifted = np.concatenate([np.ones_like(self.source[..., :1]), self.source], axis=2)
-        self.columns = np.ascontiguousarray(np.swapaxes(self.lifted, 1, 2))
         self.whole = (self.known == self.known[:, :, :1]).all(axis=(1, 2))  # nothing is known at some steps only
-        self.known_steps = self.known.sum(axis=2).astype(self.target.dtype)
+        steps = self.known[:, :, 0] * self.known.shape[2] if self.whole.all() else self.known.sum(axis=2)
+        self.known_steps = steps.astype(self.target.dtype)
+
+    @property
+    def source(self) -> FloatArray:
+        """(M, P, 3) points at step 0; 0 where not known."""
+        return self.lifted[..., 1:]
 
     @cached_property
     def mask(self) -> FloatArray:
@@ -104,11 +118,12 @@ class Moments:
         still: Bool = np.asarray(self.known.any(axis=1))
         at = self.target.reshape(*self.known.shape, 3)
         # A few trajectories tell for most steps that something moves; the others are looked at closely.
-        for points in (slice(None, None, 16), slice(None)):
-            steps = np.flatnonzero(still.any(axis=0))
-            moved = np.take(at[:, points], steps, axis=2) != source[:, points, None]
-            moved &= self.known[:, points][:, :, steps, None]
-            still[:, steps] &= ~moved.any(axis=1).any(axis=2)
+        some = slice(None, None, 16)
+        moved = (at[:, some] != source[:, some, None]) & self.known[:, some, :, None]
+        still &= ~moved.any(axis=1).any(axis=2)
+        for step in np.flatnonzero(still.any(axis=0)):
+            moved = (at[:, :, step] != source) & self.known[:, :, step, None]
+            still[:, step] &= ~moved.any(axis=(1, 2))
         return still
 
     def fit(self, weights: Float64) -> tuple[Float64, Float64]:
@@ -139,9 +154,9 @@ class Moments:
         return np.asarray(np.swapaxes(values @ self.mask, 1, 2))
 
     def _over_steps(self, values: FloatArray) -> FloatArray:
-        """(M, T, C) values -> (M, P, C) their sums over the known steps of each point."""
-        if self.whole.all():
-            return np.asarray(values.sum(axis=1, keepdims=True) * self.known[:, :, :1])
+        """(M, T, C) values -> (M, P or 1, C) sums over the known steps of each point; 1 where these are the same."""
+        if self.whole.all():  # and what is not known is all zeros
+            return np.asarray(values.sum(axis=1, keepdims=True))
         return np.asarray(self.mask @ values)
 
     def trajectory_distances(self, rotation: Float64, translation: Float64) -> FloatArray:

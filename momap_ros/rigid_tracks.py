@@ -69,8 +69,9 @@ class TrackJob:
         if num_points >= MIN_TRAJECTORIES and num_steps > 1:
             # Most that move are told by their last step.
             moves = (self.positions[:, :, -1] != self.source_points).any(axis=(1, 2))
-            for row in np.flatnonzero(~moves):
-                moves[row] = (self.positions[row] != self.source_points[:, None]).any()
+            rest = np.flatnonzero(~moves)
+            at = self.positions if len(rest) == num_futures else self.positions[rest]
+            moves[rest] = (at[:, :, 1:] != at[:, :, :-1]).any(axis=(1, 2, 3))
         return np.flatnonzero(moves)
 
 
@@ -138,9 +139,12 @@ def fit_many_rigid_tracks(
     """
     results = [_resting_tracks(job.positions.shape[:3]) for job in jobs]
     moving = [job.moving_rows() for job in jobs]
+    moved = [
+        job.positions if len(rows) == len(job.positions) else job.positions[rows]
+        for job, rows in zip(jobs, moving, strict=True)
+    ]
     for batch in _batches(jobs, moving):
-        positions = [jobs[number].positions[moving[number]] for number in batch]
-        moments = Moments([jobs[number].source_points for number in batch], positions)
+        moments = Moments([jobs[number].source_points for number in batch], [moved[number] for number in batch])
         usable: Bool = np.asarray(moments.known[:, :, 1:].any(axis=2))
         share, groups = np.ones(usable.shape), np.repeat(batch, [len(moving[number]) for number in batch])
         for number in batch:
@@ -273,6 +277,7 @@ def whittaker_matrix(num_steps: int, smoothing_steps: float) -> Float64:
 def _resting_tracks(shape: tuple[int, ...]) -> RigidTracks:
     """What the fit gives for (N, P, T) trajectories that are all known and at rest."""
     count, points, steps = shape
-    motion = np.broadcast_to(np.eye(4), (count, steps, 4, 4)).copy()
+    motion = np.empty((count, steps, 4, 4))
+    motion[:] = np.eye(4)
     everything: Bool = np.ones((count, points), np.bool_)
     return RigidTracks(motion, np.zeros((count, steps)), everything, np.ones(count), np.ones(count, np.bool_))

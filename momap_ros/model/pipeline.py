@@ -346,22 +346,22 @@ def fit_grid(
         min_cells: how many make a large instance.
 
     Returns:
-        (P,) slots of the cells; maps and centres as of `fit_instances`; (MAX_INSTANCES,) bool, large instances whose
-        cells move in ways that no affine map explains.
+        (P,) slots of the cells; maps and centres as of `fit_instances`; (MAX_INSTANCES,) bool, large instances,
+        never the background, whose cells move in ways that no affine map explains.
     """
     slots = torch.from_numpy(grid.slots).long().flatten()
     points = torch.from_numpy(grid.points_in_camera / grid.scale_m).reshape(-1, 3)
     valid = ~torch.isnan(points[:, 2])
     maps, centres = fit_instances(latents, slots, points, valid)
-    offset = torch.where(valid[:, None], points - centres[slots], torch.zeros(()))  # (P, 3)
-    design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=-1)
-    explained = torch.zeros_like(latents)
-    for slot in slots.unique():  # a few products, instead of a map for every cell
+    articulated = torch.zeros(maps.shape[1], dtype=torch.bool)
+    for slot in (torch.bincount(slots) >= min_cells).nonzero()[:, 0].tolist():
+        if slot == 0:
+            continue  # the background does not move
         cells = (slots == slot).nonzero()[:, 0]
-        explained[:, :, cells] = maps[:, slot].transpose(1, 2) @ design[cells].T
-    member = torch.nn.functional.one_hot(slots, maps.shape[1]).float()
-    residual = ((latents - explained) ** 2).mean(dim=(0, 1)) @ member
-    total = (latents**2).mean(dim=(0, 1)) @ member
-    ratio = (residual / total.clamp(min=1e-9)).sqrt()
-    large = member.sum(dim=0) >= min_cells
-    return slots, maps, centres, (ratio > ARTICULATION_RESIDUAL) & large
+        offset = torch.where(valid[cells, None], points[cells] - centres[slot], torch.zeros(()))  # (P, 3)
+        design = torch.cat([torch.ones_like(offset[:, :1]), offset], dim=-1)
+        drawn = latents[:, :, cells]
+        residual = drawn - maps[:, slot].transpose(1, 2) @ design.T
+        mean_square = [values.square().mean(dim=(0, 1)).sum() for values in (residual, drawn)]
+        articulated[slot] = (mean_square[0] / mean_square[1].clamp(min=1e-9)).sqrt() > ARTICULATION_RESIDUAL
+    return slots, maps, centres, articulated
