@@ -57,6 +57,13 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
     parser.add_argument(
         "--episodes", type=positive, default=5, metavar="N", help="episodes of every skill (default: %(default)s)"
     )
+    parser.add_argument(
+        "--first-episode",
+        type=int,
+        default=0,
+        metavar="N",
+        help="look from this number on: to choose settings, take episodes of train beyond those trained on",
+    )
     parser.add_argument("--skills", nargs="+", default=[], metavar="SKILL", help="these skills alone (default: all)")
     parser.add_argument(
         "--instances",
@@ -102,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.split,
         arguments.instances,
         camera=arguments.camera,
+        first_episode=arguments.first_episode,
         follower=read_settings(arguments, FollowerConfig),
     )
     run_rollouts(

@@ -42,6 +42,7 @@ class RunSettings:
         instances: "true" ids, or those of the "tabletop" segmenter.
         image_size: pixels, across and down.
         camera: number of the episode's camera.
+        first_episode: number of the first episode that is looked at.
         follower: limits and measures.
     """
 
@@ -49,6 +50,7 @@ class RunSettings:
     instances: str = "true"
     image_size: int = 256
     camera: int = 0
+    first_episode: int = 0
     follower: FollowerConfig = field(default_factory=FollowerConfig)
 
 
@@ -82,7 +84,7 @@ def run(
     policies: dict[str, Policy] = {}
     total = episodes_per_skill * len(wanted) * len(choices)
     with tqdm(total=total, desc=f"{settings.split}, closed loop", unit="attempt") as bar:
-        for index, skill in _episodes(settings.split, wanted, done, episodes_per_skill):
+        for index, skill in _episodes(settings, wanted, done, episodes_per_skill):
             missing = [choice for choice in choices if (index, choice.label) not in done.known]
             bar.update(len(choices) - len(missing))
             if not missing:
@@ -105,13 +107,14 @@ def _wanted_skills(split: str, skills: Sequence[str]) -> tuple[str, ...]:
     return tuple(skills) or known
 
 
-def _episodes(split: str, skills: Sequence[str], done: _Folder, per_skill: int) -> Iterator[tuple[int, str]]:
+def _episodes(settings: RunSettings, skills: Sequence[str], done: _Folder, per_skill: int) -> Iterator[tuple[int, str]]:
     """(number, skill) of the first episodes of every skill that are not left out by the time they are reached."""
     found: Counter[str] = Counter()
-    for index in range(_SCANNED_PER_EPISODE * per_skill):
+    first = settings.first_episode
+    for index in range(first, first + _SCANNED_PER_EPISODE * per_skill):
         if all(found[skill] >= per_skill for skill in skills):
             return
-        name = skill_of_episode(split, index).name
+        name = skill_of_episode(settings.split, index).name
         if name not in skills or found[name] >= per_skill or index in done.left_out:
             continue
         yield index, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 import time
@@ -338,3 +339,11 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
         run(RunSettings("val", instances="tabletop"), choices, tmp_path, episodes_per_skill=1)
     with pytest.raises(ValueError, match="skills: expected names of"):
         run(RunSettings("val"), choices, tmp_path, episodes_per_skill=1, skills=["fall"])
+
+
+def test_a_run_begins_where_it_is_told_to(tmp_path: Path) -> None:
+    settings = RunSettings("train", image_size=64, first_episode=100_000)
+    run(settings, [PolicyChoice("static")], tmp_path, episodes_per_skill=2, skills=["lift"])
+    rows = [json.loads(line) for line in (tmp_path / ROWS).read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 2
+    assert all(row["index"] >= 100_000 for row in rows)
