@@ -15,7 +15,6 @@ from momap_ros.policies.contacts import Surroundings
 
 _CARRIED_M, _RAISED_M = 0.05, 0.03  # least way over the table, and above it, of what is carried
 _TILTED_COS = 0.8  # what is tilted more than this on its way is poured, or set upright
-_POURED_COS = 0.6  # where it goes to something, less is noise of the forecast: it is carried there as it stands
 _MIN_POINTS = 20
 _CENTRED_M = 0.025  # an end so near to the middle is left as forecast
 _HEIGHT_M = 0.12  # a support so much higher or lower than the forecast's end is not meant
@@ -60,10 +59,10 @@ def onto_support(track: Float64, seen: Surroundings, reach_m: float, goal_id: in
     along = np.linalg.norm(path[:, :2] - path[0, :2], axis=1)
     supports = supports_of(seen, path[0, :2])
     goal = next((support for support in supports if support.instance_id == goal_id), None)
-    level = track[:, 2, 2].min() > (_POURED_COS if goal else _TILTED_COS)
+    level = goal is not None or track[:, 2, 2].min() > _TILTED_COS
     if not reach_m or not level or along[-1] < _CARRIED_M or path[:, 2].max() - path[0, 2] < _RAISED_M:
         return track
-    if goal:
+    if goal:  # as it stands: forecasts tilt what is put down about as much as what is poured
         track = np.repeat(np.eye(4)[None], len(track), axis=0)
         track[:, :3, 3] = path - path[0]
     bottom = np.array([np.quantile(transform_points(motion, seen.points)[:, 2], 0.02) for motion in track])

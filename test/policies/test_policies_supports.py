@@ -69,15 +69,13 @@ def test_a_goal_is_gone_to_from_anywhere_and_another_support_is_not() -> None:
     np.testing.assert_array_equal(onto_support(track, seen(), 0.0, goal_id=5), track)
 
 
-def test_what_goes_to_a_goal_is_carried_as_it_stands_unless_it_is_poured() -> None:
+def test_what_goes_to_a_goal_is_carried_as_it_stands() -> None:
     track = carried_to((0.36, 0.12))
     turned = np.linspace(0, np.radians(45), STEPS)
     track[:, 1:3, 1:3] = [[[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]] for a in turned]
     np.testing.assert_array_equal(onto_support(track, seen(), REACH_M), track)
     way = onto_support(track, seen(), REACH_M, goal_id=5)
     np.testing.assert_array_equal(way[:, :3, :3], np.repeat(np.eye(3)[None], STEPS + 1, axis=0))
-    track[-1, 1:3, 1:3] = [[0.5, -np.sqrt(0.75)], [np.sqrt(0.75), 0.5]]  # 60 degrees
-    np.testing.assert_array_equal(onto_support(track, seen(), REACH_M, goal_id=5), track)
 
 
 def test_what_is_pushed_or_poured_is_left() -> None:
