@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +51,7 @@ def forecast_of(trajectories: PointTrajectories) -> Forecast:
         trajectories, ObjectMotionConfig(), labels={1: "box"}, moving_probability={1: 0.9}
     )
     # The model's own drawing is for dense output only.
+    objects = [dataclasses.replace(motion, goal_id=4) for motion in objects]
     return Forecast(trajectories, objects, cast("Any", None), {}, (), ())
 
 
@@ -119,7 +121,7 @@ def test_objects_in_another_frame_have_its_directions_and_sizes() -> None:
     np.testing.assert_allclose(before.size_m, [0, 9, 0], atol=1e-6)
     np.testing.assert_allclose(after.size_m, [9, 0, 0], atol=1e-6)
     np.testing.assert_allclose(after.centroid_m, [10 - 4.5, 20, 30], atol=1e-5)
-    assert (after.label, after.moving_probability) == ("box", 0.9)
+    assert (after.label, after.moving_probability, after.goal_id) == ("box", 0.9, 4)
 
 
 def test_mean_velocity_is_the_displacement_over_the_horizon() -> None:

@@ -91,3 +91,23 @@ def test_forecasts_of_unseen_scenes_beat_a_world_at_rest() -> None:
     # These scenes are played at one pace, those it learned from at several, and a third of them from their middle on.
     assert 1 < min(durations_s) < max(durations_s) < 20
     assert sum(best) < 0.75 * sum(static)
+
+
+def test_what_a_sentence_names_as_goal_is_where_the_object_is_expected_to_go() -> None:
+    from momap_ros.data.sample import Role
+
+    pipeline = MoMapPipeline.from_pretrained("small")
+    named, lifted = 0, 0
+    for sample in itertools.chain(
+        *(whole_demonstrations(skill, pipeline, 4) for skill in ("put_in", "place_on", "lift"))
+    ):
+        instances = sample.instance_map(merge_robot=True)
+        (acted,) = (i for i, role in sample.instance_roles(merge_robot=True).items() if role == Role.ACTED)
+        output = pipeline(frame_of(sample), instances, sample.text, num_hypotheses=1, num_inference_steps=1)
+        goal = output.goals.get(acted)
+        if goal is not None:
+            body = int(np.bincount(sample.body_ids[instances.ids == goal]).argmax())
+            named += sample.body_names[body].split()[-1] in sample.text.split()
+        lifted += sample.skill == "lift" and goal is None
+    assert named >= 6  # of 8
+    assert lifted >= 3  # of 4, which go nowhere
