@@ -39,7 +39,7 @@ class ObjectMotions:
 
     Attributes:
         objects: one motion per object, in the order of the message; positions in metres in `frame_id`. The poses at the
-            end that the message holds are `frame_from_object[-1]`; `goal_id`, which it does not hold, is 0.
+            end that the message holds are `frame_from_object[-1]`.
         stamp_ns: time of the colour image, nanoseconds.
         frame_id: TF frame of all positions and directions.
         horizon_s: seconds from step 0 to the last step.

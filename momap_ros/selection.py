@@ -52,8 +52,8 @@ def objects_in_frame(
         labels={motion.instance_id: motion.label for motion in forecast.objects},
         moving_probability={motion.instance_id: motion.moving_probability for motion in forecast.objects},
     )
-    goals = {motion.instance_id: motion.goal_id for motion in forecast.objects}
-    return [dataclasses.replace(motion, goal_id=goals.get(motion.instance_id, 0)) for motion in motions]
+    pairs = zip(motions, forecast.objects, strict=True)  # of the same trajectories, in the same order
+    return [dataclasses.replace(motion, goal_id=before.goal_id) for motion, before in pairs]
 
 
 def mean_velocity_m_s(trajectories: PointTrajectories) -> Float32:

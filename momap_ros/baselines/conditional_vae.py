@@ -21,7 +21,7 @@ from momap_ros.model.denoiser import ContextAttention, ResidualBlock, SmallDenoi
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
 from momap_ros.training.scene_losses import scene_losses
-from momap_ros.training.steps import SmallTraining, squared_error
+from momap_ros.training.steps import SmallTraining, latent_loss
 
 CODE_GRID = 8
 CODE_CHANNELS = 8
@@ -158,9 +158,7 @@ def training_loss(
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
     parts = {
-        "latent": (
-            squared_error((clean.float() - batch.latents).movedim(1, -1), weighing) * batch.weights[:, 0]
-        ).mean(),
+        "latent": latent_loss(clean.float() - batch.latents, batch.weights, weighing),
         "kl": divergence.flatten(1).sum(dim=1).mean(),
         "mask": (mask * batch.weights[:, 0]).mean(),
     } | scene_losses(scene, batch, weighing)

@@ -57,10 +57,12 @@ def onto_support(track: Float64, seen: Surroundings, reach_m: float, goal_id: in
     centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
     path = transform_points(track, centre)
     along = np.linalg.norm(path[:, :2] - path[0, :2], axis=1)
+    if not reach_m or along[-1] < _CARRIED_M or path[:, 2].max() - path[0, 2] < _RAISED_M:
+        return track
     supports = supports_of(seen, path[0, :2])
     goal = next((support for support in supports if support.instance_id == goal_id), None)
-    level = goal is not None or track[:, 2, 2].min() > _TILTED_COS
-    if not reach_m or not level or along[-1] < _CARRIED_M or path[:, 2].max() - path[0, 2] < _RAISED_M:
+    level = track[:, 2, 2].min() > _TILTED_COS
+    if not (goal or level):
         return track
     if goal:  # as it stands: forecasts tilt what is put down about as much as what is poured
         track = np.repeat(np.eye(4)[None], len(track), axis=0)

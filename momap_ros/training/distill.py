@@ -28,7 +28,7 @@ from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
 from momap_ros.training.loop import TrainingState, append_row, check_samples, keep_options, learning_rate
-from momap_ros.training.steps import SmallTraining, draw_step, error_map, squared_error
+from momap_ros.training.steps import SmallTraining, draw_step, error_map, latent_loss
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def distillation_loss(
             scene = teacher.scene_encoder(batch.conditioning)
         wanted, moving = lesson(teacher.denoiser, scene, noisy, begins, alphas_cumprod=alphas_cumprod, options=options)
         clean, logits = student(noisy, begins, scene)
-    latent = (squared_error((clean.float() - wanted).movedim(1, -1), weighing) * batch.weights[:, 0]).mean()
+    latent = latent_loss(clean.float() - wanted, batch.weights, weighing)
     mask = ((logits.float().sigmoid() - moving.sigmoid()) ** 2 * batch.weights[:, 0]).mean()
     parts = {"latent": float(latent.detach()), "mask": float(mask.detach())}
     return latent + options.mask_weight * mask, parts

@@ -42,7 +42,7 @@ from momap_ros.training.steps import (
     StepsAhead,
     draw_step,
     error_map,
-    squared_error,
+    latent_loss,
     step_size,
 )
 
@@ -111,7 +111,7 @@ def training_loss(
         scene = model.scene_encoder(batch.conditioning)
         output, moving_logits = model.denoiser(noisy, timesteps, scene)
     target = target_of(batch.latents, noise, alpha, options.prediction)
-    latent = (squared_error((output.float() - target).movedim(1, -1), weighing) * batch.weights[:, 0]).mean()
+    latent = latent_loss(output.float() - target, batch.weights, weighing)
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
     mask = (mask * batch.weights[:, 0]).mean()
     parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, weighing)

@@ -94,6 +94,17 @@ def squared_error(error: torch.Tensor, weighing: torch.Tensor) -> torch.Tensor:
     return (error @ weighing).square().sum(dim=-1) / len(weighing)
 
 
+def latent_loss(error: torch.Tensor, weights: torch.Tensor, weighing: torch.Tensor) -> torch.Tensor:
+    """Mean over cells of the weighted squared error of latent images.
+
+    Args:
+        error: (B, C, 32, 32).
+        weights: (B, 1, 32, 32) of a `Batch`.
+        weighing: (C, C + 3), see `error_map`.
+    """
+    return (squared_error(error.movedim(1, -1), weighing) * weights[:, 0]).mean()
+
+
 @dataclass(frozen=True, eq=False)
 class DrawnStep:
     """What one process needs for one step.
