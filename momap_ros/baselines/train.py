@@ -19,7 +19,7 @@ from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import load_codec
-from momap_ros.training.batches import TRAINING, make_batch
+from momap_ros.training.batches import make_batch
 from momap_ros.training.loop import (
     TrainingState,
     batch_indices,
@@ -29,6 +29,7 @@ from momap_ros.training.loop import (
     start_workers,
 )
 from momap_ros.training.scene_losses import encoder_loss
+from momap_ros.training.scenes import TRAINING
 from momap_ros.training.steps import SmallTraining, error_map, step_size
 
 KL_WEIGHTS = {

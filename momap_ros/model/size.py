@@ -153,14 +153,19 @@ def peak_mib(call: Callable[[], object]) -> float:
     return round(float(memory.peak) / 2**20, 1)
 
 
-def _networks(variant: str) -> dict[str, Any]:
-    """All networks of a full model, in bfloat16, without content."""
+def full_networks(variant: str, device: str = "meta") -> dict[str, Any]:
+    """All networks of a full model, in bfloat16: without content on "meta", with random weights elsewhere.
+
+    Args:
+        variant: of VARIANTS.
+        device: torch device.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel
 
     unet, text = VARIANTS[variant]
     inputs = LATENT_CHANNELS + 4 * len(CONDITIONS)
     wide = {"in_channels": 3 * NUM_STEPS, "out_channels": 3 * NUM_STEPS, "latent_channels": LATENT_CHANNELS}
-    with torch.device("meta"):
+    with torch.device(device):
         networks: dict[str, Any] = {
             "unet": UNet2DConditionModel(in_channels=inputs, out_channels=LATENT_CHANNELS, **UNET, **unet),
             "momap_vae": AutoencoderKL(**wide, **VAE),
@@ -170,18 +175,24 @@ def _networks(variant: str) -> dict[str, Any]:
     return {name: network.bfloat16().requires_grad_(requires_grad=False) for name, network in networks.items()}
 
 
-def _calls(networks: dict[str, Any], image_size: int) -> dict[str, Callable[[int], Any]]:
-    """What one forecast calls, each as a function of the batch."""
+def full_calls(networks: dict[str, Any], image_size: int) -> dict[str, Callable[[int], Any]]:
+    """What one forecast calls, each as a function of the batch, on the device of the networks.
+
+    Args:
+        networks: of `full_networks`.
+        image_size: side of the images, pixels.
+    """
     unet, side = networks["unet"], image_size // LATENT_STRIDE
+    device = next(unet.parameters()).device
     width = int(unet.config["cross_attention_dim"])
 
     def empty(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, device="meta", dtype=torch.bfloat16)
+        return torch.zeros(shape, device=device, dtype=torch.bfloat16)
 
     def denoise(batch: int) -> Any:  # noqa: ANN401
         noisy = empty(batch, int(unet.config["in_channels"]), side, side)
         return unet(
-            noisy, torch.zeros((), device="meta"), encoder_hidden_states=empty(batch, TEXT_TOKENS, width)
+            noisy, torch.zeros((), device=device), encoder_hidden_states=empty(batch, TEXT_TOKENS, width)
         ).sample
 
     return {
@@ -194,9 +205,10 @@ def _calls(networks: dict[str, Any], image_size: int) -> dict[str, Callable[[int
     }
 
 
-def _reconstruct(vae: Any, image_size: int, batch: int) -> Any:  # noqa: ANN401
+def reconstruct(vae: Any, image_size: int, batch: int) -> Any:  # noqa: ANN401
     """A MoMap through the VAE and back, as in its training."""
-    images = torch.empty(batch, 3 * NUM_STEPS, image_size, image_size, device="meta", dtype=torch.bfloat16)
+    shape, device = (batch, 3 * NUM_STEPS, image_size, image_size), next(vae.parameters()).device
+    images = torch.zeros(shape, device=device, dtype=torch.bfloat16)
     return vae.decode(vae.encode(images).latent_dist.mode()).sample
 
 
@@ -214,7 +226,7 @@ def training_mib(network: Any, call: Callable[[int], Any], *, checkpointing: boo
 
 def _costs(networks: dict[str, Any], image_size: int) -> dict[str, Any]:
     """Arithmetic and memory at one image size."""
-    calls = _calls(networks, image_size)
+    calls = full_calls(networks, image_size)
     flops, peaks = {}, {}
     for name, call in calls.items():
         flops[name] = gflop(partial(call, 1))
@@ -224,7 +236,7 @@ def _costs(networks: dict[str, Any], image_size: int) -> dict[str, Any]:
         peaks[f"unet_{HYPOTHESES}_futures"] = peak_mib(partial(calls["unet"], HYPOTHESES))
     for suffix, checkpointing in (("training", False), ("training_checkpointed", True)):
         peaks[f"unet_{suffix}"] = training_mib(networks["unet"], calls["unet"], checkpointing=checkpointing)
-        vae, call = networks["momap_vae"], partial(_reconstruct, networks["momap_vae"], image_size)
+        vae, call = networks["momap_vae"], partial(reconstruct, networks["momap_vae"], image_size)
         peaks[f"momap_vae_{suffix}"] = training_mib(vae, call, checkpointing=checkpointing)
     return {"image_size": image_size, "gflop": flops, "activations_mib": peaks}
 
@@ -233,7 +245,7 @@ def describe_full_models() -> dict[str, Any]:
     """Parameters, arithmetic and memory of the full model, as a report that JSON can hold."""
     rows = []
     for variant in VARIANTS:
-        networks = _networks(variant)
+        networks = full_networks(variant)
         counts = {name: parameters_of(network) for name, network in networks.items()}
         total = sum(counts.values())
         memory = {

@@ -23,6 +23,7 @@ from momap_ros.files import atomic_path
 from momap_ros.model.checkpoint import find_checkpoint, read_info, write_info
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.noise import NoiseShares
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
@@ -185,14 +186,15 @@ class Run(TrainingState[SmallDenoiser]):
     def train_step(self) -> dict[str, float]:
         """One optimizer step; everything random depends on its number alone."""
         options = self.options
-        drawn = draw_step(self.split, self.teacher.codec, options, self.step, rank=0, world=1)
+        drawn = draw_step(self.split, options, self.step, rank=0, world=1)
+        batch = drawn.batch(self.teacher.codec, self.device)
         # As in the small model's training: the fused attention's backward pass is slow on a CPU.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             loss, parts = distillation_loss(
                 self.model,
                 self.teacher,
-                drawn.batch.to(self.device),
-                noise=drawn.noise.to(self.device),
+                batch,
+                noise=drawn.noise(batch, NoiseShares(*options.noise_shares)),
                 timesteps=drawn.timesteps.to(self.device),
                 alphas_cumprod=self.alphas_cumprod,
                 weighing=self.weighing,

@@ -167,7 +167,11 @@ class TrainingState(Generic[Model]):
         self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.learning_rate, betas=(0.9, beta), weight_decay=weight_decay
+            self.parameters,
+            lr=options.learning_rate,
+            betas=(0.9, beta),
+            weight_decay=weight_decay,
+            fused=True if self.parameters[0].is_cuda else None,
         )
         self._parts: dict[str, Any] = {name: model, "average": self.average, "optimizer": self.optimizer}
 

@@ -26,7 +26,7 @@ def scene_losses(scene: SceneEncoding, batch: Batch, weighing: torch.Tensor) -> 
     known[:, 0] = False
     return {
         "instance": functional.binary_cross_entropy_with_logits(
-            scene.moving_logits.float()[known], batch.slot_moves[known]
+            scene.moving_logits.float(), batch.slot_moves, weight=known / known.sum().clamp(min=1), reduction="sum"
         ),
         "naming": naming_loss(scene.names.float(), batch.slot_names),
         "motion": expected_motion_loss(scene.motion.float(), batch, known, weighing),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from momap_ros.conditioning import BLINDABLE, CONDITION_CHANNELS
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.noise import NoiseShares
 from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import shifted_cosine_scheduler
@@ -61,6 +61,7 @@ class Launch:
         save_every: steps between two saved states.
         device: "cpu" or "cuda".
         loaders: processes per worker that draw batches ahead; 0 = the worker itself.
+        compiled: True compiles the networks, for a GPU; it takes about a minute.
     """
 
     data: Path
@@ -70,6 +71,7 @@ class Launch:
     save_every: int
     device: str = "cpu"
     loaders: int = 0
+    compiled: bool = False
 
 
 class SmallModel(nn.Module):
@@ -79,13 +81,18 @@ class SmallModel(nn.Module):
         """Build both with random weights."""
         super().__init__()
         self.scene_encoder = SceneEncoder(
-            vocabulary=vocabulary, latent_channels=latent_channels, blind_to=tuple(options.blind_to)
+            vocabulary=vocabulary,
+            width=options.encoder_width,
+            num_layers=options.encoder_layers,
+            latent_channels=latent_channels,
+            blind_to=tuple(options.blind_to),
         )
         written = self.scene_encoder.config.written_channels + latent_channels
         self.denoiser = SmallDenoiser(
             latent_channels=latent_channels,
             condition_channels=CONDITION_CHANNELS + written,
             channels=options.channels,
+            context_width=options.encoder_width,
             noise_shares=options.noise_shares,
             prediction=options.prediction,
         )
@@ -100,7 +107,7 @@ def training_loss(
     alphas_cumprod: torch.Tensor,
     weighing: torch.Tensor,
     options: SmallTraining,
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Weighted squared error of what the denoiser predicts and what the scene encoder is asked besides.
 
     Paper: Sec. 3.3.3 trains the denoiser on latents; the balance over instances and the auxiliary heads are ours.
@@ -118,7 +125,7 @@ def training_loss(
     loss = latent + options.mask_weight * mask + options.instance_weight * parts["instance"]
     loss = loss + options.motion_weight * parts["motion"] + options.duration_weight * parts["duration"]
     loss = loss + options.naming_weight * parts["naming"]
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def start_from(model: SmallModel, folder: Path) -> list[str]:
@@ -173,25 +180,27 @@ class Run(TrainingState[SmallModel]):
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         self.weighing = error_map(self.codec, options.end_weight).to(self.device)
 
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
-        """One optimizer step; everything random depends on the step and the process alone.
+    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
+        """One optimizer step; everything random depends on the step, the process and the kind of device alone.
 
         Args:
             drawn: what `draw_step` gives for this step, where somebody has drawn it already.
+
+        Returns:
+            Parts of the loss, left on the device: to read one waits for the GPU.
         """
         options = self.options
-        drawn = drawn or draw_step(self.split, self.codec, options, self.step, rank=self.rank, world=self.world)
-        batch = drawn.batch.to(self.device)
+        drawn = drawn or draw_step(self.split, options, self.step, rank=self.rank, world=self.world)
+        batch = drawn.batch(self.codec, self.device)
         # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             if self.step < options.encoder_steps:
-                loss, losses = encoder_loss(self.model.scene_encoder, batch, self.weighing)
-                parts = {name: float(value.detach()) for name, value in losses.items()}
+                loss, parts = encoder_loss(self.model.scene_encoder, batch, self.weighing)
             else:
                 loss, parts = training_loss(
                     self.model,
                     batch,
-                    noise=drawn.noise.to(self.device),
+                    noise=drawn.noise(batch, NoiseShares(*options.noise_shares)),
                     timesteps=drawn.timesteps.to(self.device),
                     alphas_cumprod=self.alphas_cumprod,
                     weighing=self.weighing,
@@ -200,7 +209,7 @@ class Run(TrainingState[SmallModel]):
             self.optimizer.zero_grad()
             loss.backward()
         self.update(step_size(self.step, options), self.world)
-        return parts
+        return {name: value.detach() for name, value in parts.items()}
 
     def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
         """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
@@ -208,9 +217,13 @@ class Run(TrainingState[SmallModel]):
         if not loaders:
             yield from (None for _ in remaining)
             return
-        ahead = StepsAhead(self.split, self.codec, self.options, remaining, rank=self.rank, world=self.world)
         yield from DataLoader(
-            ahead, batch_size=None, num_workers=loaders, prefetch_factor=4, multiprocessing_context="fork"
+            StepsAhead(self.split, self.options, remaining, rank=self.rank, world=self.world),
+            batch_size=None,
+            num_workers=loaders,
+            prefetch_factor=4,
+            multiprocessing_context="fork",
+            pin_memory=self.device.type == "cuda",
         )
 
 
@@ -221,14 +234,17 @@ def run(rank: int, launch: Launch) -> None:
     device = f"cuda:{rank}" if launch.device == "cuda" else launch.device
     with process_group(rank, world, out, launch.device):
         state = Run(launch.data, out, options, rank=rank, world=world, device=device)
-        history: list[dict[str, float]] = []
+        if launch.compiled:
+            state.model.scene_encoder.compile()
+            state.model.denoiser.compile()
+        history: list[dict[str, torch.Tensor]] = []
         progress = tqdm(total=options.steps, initial=state.step, desc="train small", unit="step", disable=rank > 0)
         for drawn in state.steps_ahead(launch.loaders):
             history.append(state.train_step(drawn))
             progress.update()
             if rank == 0 and (state.step % 100 == 0 or state.step == options.steps):
                 of = {name: [parts[name] for parts in history if name in parts] for name in LOSSES}
-                row = state.log_row({n: round(float(np.mean(values)), 5) if values else "" for n, values in of.items()})
+                row = state.log_row({n: round(float(torch.stack(of[n]).mean()), 5) if of[n] else "" for n in LOSSES})
                 progress.set_postfix({"latent": row["latent"], "motion": row["motion"], "per_s": row["samples_per_s"]})
                 append_row(out / "log.csv", row)
                 history = []
@@ -272,6 +288,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loaders", type=int, default=0, help="processes per worker that build batches, for a GPU (default 0)"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the networks first, for a GPU (a minute)")
     parser.add_argument(
         "--prediction",
         choices=PREDICTIONS,
@@ -307,6 +324,7 @@ def main() -> int:
             arguments.save_every,
             arguments.device,
             arguments.loaders,
+            arguments.compile,
         )
     )
     return 0

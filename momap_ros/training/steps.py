@@ -12,8 +12,9 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.noise import InstanceFrames, NoiseShares, draw_noise
 from momap_ros.model.schedule import NUM_TIMESTEPS
-from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.batches import Batch, complete
 from momap_ros.training.loop import batch_indices, learning_rate
+from momap_ros.training.scenes import TRAINING, DrawnScenes, draw_scenes
 
 END_SCALES = 0.3  # how far what is carried usually gets, in scene scales
 
@@ -33,6 +34,8 @@ class SmallTraining:
         shift: of the noise schedule, see `shifted_cosine_scheduler`.
         noise_shares: shift, tilt and white share of the noise, see `momap_ros.model.noise`.
         channels: widths of the denoiser.
+        encoder_width: of the scene encoder's tokens.
+        encoder_layers: of the scene encoder.
         mask_weight: of the moving-cell loss.
         instance_weight: of the which-instance-moves loss.
         naming_weight: of the loss of the words that name an instance.
@@ -54,6 +57,8 @@ class SmallTraining:
     shift: float = 2.0
     noise_shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     channels: tuple[int, int] = (96, 192)
+    encoder_width: int = 128
+    encoder_layers: int = 3
     mask_weight: float = 0.15
     instance_weight: float = 0.1
     naming_weight: float = 0.1
@@ -107,54 +112,49 @@ def latent_loss(error: torch.Tensor, weights: torch.Tensor, weighing: torch.Tens
 
 @dataclass(frozen=True, eq=False)
 class DrawnStep:
-    """What one process needs for one step.
+    """What one process needs for one step, drawn where the samples are; the rest is computed where the model is.
 
     Attributes:
-        batch: B scenes.
-        noise: (B, C, 32, 32).
+        scenes: B of them.
         timesteps: (B,) int64.
+        noise_seed: of the step's noise.
     """
 
-    batch: Batch
-    noise: torch.Tensor
+    scenes: DrawnScenes
     timesteps: torch.Tensor
+    noise_seed: int
+
+    def pin_memory(self) -> DrawnStep:
+        """The same step in memory that a GPU reads by itself; torch's loaders call it."""
+        return DrawnStep(self.scenes.pin_memory(), self.timesteps.pin_memory(), self.noise_seed)
+
+    def batch(self, codec: TemporalBasisCodec, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return complete(self.scenes.to(device), codec)
+
+    def noise(self, batch: Batch, shares: NoiseShares) -> torch.Tensor:
+        """(B, C, 32, 32) noise of the batch, on its device, which decides what the seed means."""
+        latents = batch.latents
+        generator = torch.Generator(latents.device).manual_seed(self.noise_seed)
+        frames = InstanceFrames.of(batch.conditioning)
+        return draw_noise(frames, shares, len(latents), latents.shape[1], generator=generator)
 
 
-def draw_step(
-    split: PreparedSplit, codec: TemporalBasisCodec, options: SmallTraining, step: int, *, rank: int, world: int
-) -> DrawnStep:
+def draw_step(split: PreparedSplit, options: SmallTraining, step: int, *, rank: int, world: int) -> DrawnStep:
     """Draw a step; it depends on the step and the process alone, so that a run can go on anywhere."""
     indices = batch_indices(len(split), step, options)[rank::world]
     rng = np.random.default_rng([options.seed, 2, step, rank])
-    batch = make_batch(split, indices, codec, drops=TRAINING, rng=rng)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    frames, shares = InstanceFrames.of(batch.conditioning), NoiseShares(*options.noise_shares)
-    noise = draw_noise(frames, shares, len(indices), batch.latents.shape[1], generator=generator)
-    return DrawnStep(batch, noise, torch.randint(0, NUM_TIMESTEPS, (len(indices),), generator=generator))
+    scenes = draw_scenes(split, indices, drops=TRAINING, rng=rng)
+    timesteps = torch.from_numpy(rng.integers(NUM_TIMESTEPS, size=len(indices)))
+    return DrawnStep(scenes, timesteps, int(rng.integers(2**62)))
 
 
 class StepsAhead(Dataset[DrawnStep]):
     """The steps of a run as a data set, for worker processes to draw."""
 
-    def __init__(
-        self,
-        split: PreparedSplit,
-        codec: TemporalBasisCodec,
-        options: SmallTraining,
-        steps: range,
-        *,
-        rank: int,
-        world: int,
-    ) -> None:
+    def __init__(self, split: PreparedSplit, options: SmallTraining, steps: range, *, rank: int, world: int) -> None:
         """Remember what is drawn from."""
-        self.split, self.codec, self.options, self.steps, self.rank, self.world = (
-            split,
-            codec,
-            options,
-            steps,
-            rank,
-            world,
-        )
+        self.split, self.options, self.steps, self.rank, self.world = split, options, steps, rank, world
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -163,4 +163,4 @@ class StepsAhead(Dataset[DrawnStep]):
     def __getitem__(self, position: int) -> DrawnStep:
         """One of them."""
         torch.set_num_threads(1)
-        return draw_step(self.split, self.codec, self.options, self.steps[position], rank=self.rank, world=self.world)
+        return draw_step(self.split, self.options, self.steps[position], rank=self.rank, world=self.world)

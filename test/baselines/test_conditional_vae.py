@@ -19,7 +19,8 @@ from momap_ros.baselines.conditional_vae import (
 )
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.batches import Batch, make_batch
+from momap_ros.training.scenes import TRAINING
 
 HEADS = LossWeights()
 ONES = torch.eye(30)

@@ -23,7 +23,8 @@ from momap_ros.baselines.general_flow import (
 from momap_ros.conditioning import MAX_WORDS
 from momap_ros.data.prepared import PreparedSplit, sample_cells
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import Batch, Drops, make_batch
+from momap_ros.training.batches import Batch, make_batch
+from momap_ros.training.scenes import Drops
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample

@@ -11,7 +11,7 @@ from torch import nn
 
 from momap_ros.cli import main
 from momap_ros.model import size as size_module
-from momap_ros.model.size import LiveMemory, _networks, gflop, parameters_of, size_table
+from momap_ros.model.size import LiveMemory, full_networks, gflop, parameters_of, size_table
 
 MIB = 2**20
 
@@ -43,7 +43,7 @@ def test_arithmetic_of_a_matrix_product() -> None:
 
 def test_parameters_are_those_of_stable_diffusion_and_the_new_layers() -> None:
     """Stable Diffusion 1.5: U-Net 859,520,964, VAE 83,653,863, CLIP-L 123,060,480 (its own files)."""
-    networks = _networks("sd-1.5")
+    networks = full_networks("sd-1.5")
     kernel = 3 * 3
     assert parameters_of(networks["vae"]) == 83_653_863
     assert parameters_of(networks["unet"]) == 859_520_964 + kernel * 320 * (44 - 4) + (kernel * 320 + 1) * (32 - 4)

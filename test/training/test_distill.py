@@ -14,6 +14,7 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.checkpoint import read_info, write_info
 from momap_ros.model.codec import load_codec
 from momap_ros.model.execution import made_up_scene
+from momap_ros.model.noise import NoiseShares
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training import distill
@@ -57,12 +58,13 @@ def new_run(teacher: Path, data: Path, out: Path, options: Distillation = OPTION
 
 
 def loss_of(run: Run, step: int = 0) -> float:
-    drawn = draw_step(run.split, run.teacher.codec, run.options, step, rank=0, world=1)
+    drawn = draw_step(run.split, run.options, step, rank=0, world=1)
+    batch = drawn.batch(run.teacher.codec, run.device)
     loss, _ = distillation_loss(
         run.model,
         run.teacher,
-        drawn.batch,
-        noise=drawn.noise,
+        batch,
+        noise=drawn.noise(batch, NoiseShares(*run.options.noise_shares)),
         timesteps=drawn.timesteps,
         alphas_cumprod=run.alphas_cumprod,
         weighing=run.weighing,

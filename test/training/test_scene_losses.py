@@ -9,8 +9,9 @@ import torch
 
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
-from momap_ros.training.batches import TRAINING, make_batch
+from momap_ros.training.batches import make_batch
 from momap_ros.training.scene_losses import expected_motion_loss, naming_loss
+from momap_ros.training.scenes import TRAINING
 
 
 def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:

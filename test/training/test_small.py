@@ -16,8 +16,9 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.prediction import PREDICTIONS
 from momap_ros.training import loop
-from momap_ros.training.batches import TRAINING, Batch, make_batch
+from momap_ros.training.batches import Batch, make_batch
 from momap_ros.training.loop import batch_indices, learning_rate
+from momap_ros.training.scenes import TRAINING
 from momap_ros.training.small import (
     Launch,
     Run,
@@ -68,7 +69,7 @@ def batch_of(data: Path, count: int = 4) -> tuple[Batch, TemporalBasisCodec]:
     return make_batch(split, np.arange(count), codec, drops=TRAINING, rng=np.random.default_rng(0)), codec
 
 
-def loss_of(run_state: Run, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+def loss_of(run_state: Run, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(5)
     return training_loss(
         run_state.model,
@@ -85,7 +86,8 @@ def test_the_loss_of_an_untrained_model_is_known(prepared_folder: Path, tmp_path
     """It predicts zero latents and logits of zero: the weighted power of latents and ends, and ln 2 per cell."""
     state = new_run(prepared_folder, tmp_path)
     batch, codec = batch_of(prepared_folder)
-    loss, parts = loss_of(state, batch)
+    loss, read = loss_of(state, batch)
+    parts = {name: float(value) for name, value in read.items()}
     std = codec.coefficient_std.sqrt().repeat(3)
     power = (batch.latents**2 * (std / std.mean())[:, None, None]).mean(dim=1)
     ends = codec.decode(batch.latents.movedim(1, -1))[..., -1, :].square().sum(dim=-1) / END_SCALES**2
