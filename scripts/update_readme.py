@@ -34,6 +34,7 @@ PAGES = ("README.md", "docs/data_card.md", "docs/full_model.md", "docs/speed.md"
 RESULTS = REPOSITORY / "benchmarks/results"
 DATA_ENGINE = RESULTS / "data/data_engine.json"
 FULL_MODEL_SIZE = RESULTS / "model/full_model_size.json"
+FULL_MODEL_SPEED = RESULTS / "model/full_model_speed.md"
 PART = re.compile(r"(<!-- made: (?P<name>\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 GROUPS = {
     "start": ForecastNodeConfig,
@@ -82,6 +83,8 @@ def part(name: str) -> str:
     if name == "full_model_size":
         report = json.loads(FULL_MODEL_SIZE.read_text(encoding="utf-8"))
         return f"{report['date']}, commit {report['commit']}.\n\n{size_table(report)}\n"
+    if name == "full_model_speed":
+        return FULL_MODEL_SPEED.read_text(encoding="utf-8")
     if name == "benchmark":
         return markdown(read_report(sorted(RESULTS.glob("*.json"))[-1]))
     if name == "network":

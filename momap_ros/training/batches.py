@@ -1,4 +1,4 @@
-"""Prepared samples -> training batches: faults drawn, conditions dropped, targets and loss weights computed."""
+"""Drawn scenes -> training batches: inputs, targets and hints, computed where the model is."""
 
 from __future__ import annotations
 

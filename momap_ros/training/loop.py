@@ -213,6 +213,24 @@ class TrainingState(Generic[Model]):
         update_average(self.average, self.model, self.step, self._ema_decay)
         self.step += 1
 
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Steps taken while it lasts do not count: then weights, optimizer and clock are as before the first step.
+
+        Raises:
+            ValueError: the run has begun.
+        """
+        if self.step:
+            raise ValueError(f"rehearsal: expected a run at its beginning, got step {self.step}")
+        parts = {name: part for name, part in self._parts.items() if name != "optimizer"}
+        before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        yield
+        for name, part in parts.items():
+            part.load_state_dict(before[name])
+        self.optimizer.zero_grad()
+        self.optimizer.state.clear()
+        self.step, self._started = 0, time.monotonic()
+
     def log_row(self, figures: Mapping[str, Any], *, digits: int = 1) -> dict[str, Any]:
         """A line of the log: step, samples seen, the figures, and samples per second since this process began.
 

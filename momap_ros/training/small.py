@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -45,6 +44,7 @@ from momap_ros.training.steps import (
     latent_loss,
     step_size,
 )
+from momap_ros.training.time_box import TimeBox, fit_steps
 
 LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration")
 
@@ -61,7 +61,8 @@ class Launch:
         save_every: steps between two saved states.
         device: "cpu" or "cuda".
         loaders: processes per worker that draw batches ahead; 0 = the worker itself.
-        compiled: True compiles the networks, for a GPU; it takes about a minute.
+        compiled: True compiles the networks, for a GPU; it takes about two minutes.
+        box: the time that the run may take, which decides its steps unless it has begun; None = `options.steps`.
     """
 
     data: Path
@@ -72,6 +73,7 @@ class Launch:
     device: str = "cpu"
     loaders: int = 0
     compiled: bool = False
+    box: TimeBox | None = None
 
 
 class SmallModel(nn.Module):
@@ -237,30 +239,67 @@ def run(rank: int, launch: Launch) -> None:
         if launch.compiled:
             state.model.scene_encoder.compile()
             state.model.denoiser.compile()
+        if launch.box and not state.step:
+            options = state.options = fit_steps(state, launch.box, launch.loaders)
+            keep_options(out, options)
         history: list[dict[str, torch.Tensor]] = []
         progress = tqdm(total=options.steps, initial=state.step, desc="train small", unit="step", disable=rank > 0)
         for drawn in state.steps_ahead(launch.loaders):
             history.append(state.train_step(drawn))
             progress.update()
-            if rank == 0 and (state.step % 100 == 0 or state.step == options.steps):
+            ends = state.step == options.steps or (launch.box is not None and launch.box.left_s < 0)
+            if rank == 0 and (state.step % 100 == 0 or ends):
                 of = {name: [parts[name] for parts in history if name in parts] for name in LOSSES}
                 row = state.log_row({n: round(float(torch.stack(of[n]).mean()), 5) if of[n] else "" for n in LOSSES})
                 progress.set_postfix({"latent": row["latent"], "motion": row["motion"], "per_s": row["samples_per_s"]})
                 append_row(out / "log.csv", row)
                 history = []
-            if rank == 0 and (state.step % launch.save_every == 0 or state.step == options.steps):
+            if rank == 0 and (state.step % launch.save_every == 0 or ends):
                 state.save()
+            if ends:
+                break
 
 
 def train(launch: Launch) -> None:
     """Train in processes of their own; the folder says with which options, and an interrupted run goes on.
 
     Raises:
-        ValueError: the run began with other options.
+        ValueError: the run began with other options, or several processes shall measure their time.
     """
+    if launch.box and launch.workers > 1:
+        raise ValueError(f"minutes: expected one worker, which measures its steps, got {launch.workers}")
     launch.out.mkdir(parents=True, exist_ok=True)
-    keep_options(launch.out, launch.options)
+    if not launch.box or (launch.out / "options.json").exists():
+        keep_options(launch.out, launch.options)
     start_workers(run, launch, out=launch.out, workers=launch.workers)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the model and of its optimizer."""
+    sizes = {
+        "batch-size": "scenes per step, all processes together",
+        "warmup-steps": "steps over which the learning rate rises",
+        "encoder-width": "of the scene encoder's tokens",
+        "encoder-layers": "of the scene encoder",
+    }
+    for name, meaning in sizes.items():
+        default = getattr(SmallTraining, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default {default})")
+    parser.add_argument(
+        "--channels", type=int, nargs=2, default=SmallTraining.channels, help="of the denoiser (default 96 192)"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=SmallTraining.learning_rate, help="its peak (default 0.0008)"
+    )
+    parser.add_argument(
+        "--prediction",
+        choices=PREDICTIONS,
+        default="sample",
+        help="what the denoiser predicts: clean latents (sample, the default), noise (epsilon), v or flow",
+    )
+    parser.add_argument(
+        "--blind-to", nargs="+", choices=list(BLINDABLE), default=[], help="conditions that the model never sees"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -268,7 +307,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m momap_ros.training.small", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder written by momap_ros.training.prepare")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an interrupted run continues from it")
-    parser.add_argument("--steps", type=int, required=True, help="optimizer steps, all together")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, help="optimizer steps, all together")
+    length.add_argument(
+        "--minutes",
+        type=float,
+        help="as many steps as fit into this time, measured first; one worker. A run that has begun keeps its steps "
+        "and ends when they are done or the time is up",
+    )
+    parser.add_argument(
+        "--encoder-share",
+        type=float,
+        default=TimeBox.encoder_share,
+        help="with --minutes: of the time, for the scene encoder alone (default 0.2)",
+    )
     parser.add_argument(
         "--encoder-steps",
         type=int,
@@ -283,48 +335,45 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each (default 2)")
     parser.add_argument("--save-every", type=int, default=250, help="steps between two saved states (default 250)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, help="scenes per step, all processes together")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="one GPU per worker on cuda")
     parser.add_argument(
         "--loaders", type=int, default=0, help="processes per worker that build batches, for a GPU (default 0)"
     )
-    parser.add_argument("--compile", action="store_true", help="compile the networks first, for a GPU (a minute)")
-    parser.add_argument(
-        "--prediction",
-        choices=PREDICTIONS,
-        default="sample",
-        help="what the denoiser predicts: clean latents (sample, the default), noise (epsilon), v or flow",
-    )
-    parser.add_argument(
-        "--blind-to", nargs="+", choices=list(BLINDABLE), default=[], help="conditions that the model never sees"
-    )
+    parser.add_argument("--compile", action="store_true", help="compile the networks first, for a GPU (two minutes)")
+    add_model_options(parser)
     return parser
+
+
+def given_options(arguments: argparse.Namespace) -> SmallTraining:
+    """What the command line asks for; in a given time, a run that has begun keeps the number of its steps."""
+    given = {name: value for name, value in vars(arguments).items() if name in SmallTraining.__dataclass_fields__}
+    given |= {
+        "start_from": str(arguments.start_from.absolute()) if arguments.start_from else "",
+        "blind_to": tuple(sorted(set(arguments.blind_to))),
+        "channels": tuple(arguments.channels),
+    }
+    if arguments.minutes is not None:
+        path = arguments.out / "options.json"
+        begun = json.loads(path.read_text()) if path.exists() else {"steps": 1, "encoder_steps": 0}
+        given |= {name: begun[name] for name in ("steps", "encoder_steps")}
+    return SmallTraining(**given)
 
 
 def main() -> int:
     """Command line."""
     arguments = build_parser().parse_args()
-    chosen: dict[str, Any] = {"batch_size": arguments.batch_size} if arguments.batch_size else {}
-    if arguments.start_from:
-        chosen["start_from"] = str(arguments.start_from.absolute())
-    options = SmallTraining(
-        steps=arguments.steps,
-        encoder_steps=arguments.encoder_steps,
-        seed=arguments.seed,
-        prediction=arguments.prediction,
-        blind_to=tuple(sorted(set(arguments.blind_to))),
-        **chosen,
-    )
+    box = TimeBox(arguments.minutes, arguments.encoder_share) if arguments.minutes is not None else None
     train(
         Launch(
             arguments.data,
             arguments.out.absolute(),
-            options,
+            given_options(arguments),
             arguments.workers,
             arguments.save_every,
             arguments.device,
             arguments.loaders,
             arguments.compile,
+            box,
         )
     )
     return 0
