@@ -39,6 +39,7 @@ MOVING_THRESHOLD_M = 0.01
 CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
 ROBOT_LABEL = 255
 OBSERVED_SHARE = 0.5
+VALIDATION_SPLIT = "val"  # prepared beside `train`, to be looked at during training
 MAX_WORDINGS = 9  # the sentence and eight paraphrases
 MAX_BODIES = 32
 MAX_NAME_WORDS = 3

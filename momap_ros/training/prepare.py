@@ -13,6 +13,7 @@ from tqdm import tqdm
 from momap_ros.conditioning import Vocabulary
 from momap_ros.data.prepared import (
     OBSERVED_SHARE,
+    VALIDATION_SPLIT,
     balanced_trajectories,
     learn_vocabulary,
     prepare_split,
@@ -86,9 +87,11 @@ def prepare(
 ) -> None:
     """Fit the codec, learn the vocabulary and write the training arrays; vocabulary.json is written last.
 
+    Shards of `val`, if there are any, are written with the same codec and words: training says how it does on them.
+
     Args:
         data: folder of shards.
-        out: folder for train/, codec/ and vocabulary.json.
+        out: folder for train/, val/ where there is any, codec/ and vocabulary.json.
         workers: processes.
         observed_share: of the samples, see `momap_ros.data.prepared`.
         num_functions: K of the basis; None = no compression in time.
@@ -104,6 +107,9 @@ def prepare(
     texts = {text for row in meta for text in row["texts"]}
     vocabulary = Vocabulary(json.loads(vocabulary_path.read_text())) if kept else learn_vocabulary(texts)
     write_words(out / "train", meta, vocabulary)
+    if any(data.glob(f"{VALIDATION_SPLIT}-*.tar")):
+        unseen = prepare_split(data, VALIDATION_SPLIT, out / VALIDATION_SPLIT, codec, workers=workers, observed_share=0)
+        write_words(out / VALIDATION_SPLIT, unseen, vocabulary)
     with atomic_path(vocabulary_path) as path:
         path.write_text(json.dumps(list(vocabulary.words)))
     tqdm.write(f"train: {len(meta)} samples, {len(vocabulary.words)} words, {len(texts)} sentences")

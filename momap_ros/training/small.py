@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ from momap_ros.training.steps import (
     step_size,
 )
 from momap_ros.training.time_box import TimeBox, fit_steps
+from momap_ros.training.validation import Validation
 
 LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration")
 
@@ -182,6 +184,24 @@ class Run(TrainingState[SmallModel]):
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         self.weighing = error_map(self.codec, options.end_weight).to(self.device)
 
+    def loss(self, model: SmallModel, drawn: DrawnStep) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of the whole model and its parts.
+
+        Args:
+            model: of this run: its present weights, or their average.
+            drawn: scenes, timesteps and noise.
+        """
+        batch = drawn.batch(self.codec, self.device)
+        return training_loss(
+            model,
+            batch,
+            noise=drawn.noise(batch, NoiseShares(*self.options.noise_shares)),
+            timesteps=drawn.timesteps.to(self.device),
+            alphas_cumprod=self.alphas_cumprod,
+            weighing=self.weighing,
+            options=self.options,
+        )
+
     def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
         """One optimizer step; everything random depends on the step, the process and the kind of device alone.
 
@@ -193,21 +213,13 @@ class Run(TrainingState[SmallModel]):
         """
         options = self.options
         drawn = drawn or draw_step(self.split, options, self.step, rank=self.rank, world=self.world)
-        batch = drawn.batch(self.codec, self.device)
         # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             if self.step < options.encoder_steps:
+                batch = drawn.batch(self.codec, self.device)
                 loss, parts = encoder_loss(self.model.scene_encoder, batch, self.weighing)
             else:
-                loss, parts = training_loss(
-                    self.model,
-                    batch,
-                    noise=drawn.noise(batch, NoiseShares(*options.noise_shares)),
-                    timesteps=drawn.timesteps.to(self.device),
-                    alphas_cumprod=self.alphas_cumprod,
-                    weighing=self.weighing,
-                    options=options,
-                )
+                loss, parts = self.loss(self.model, drawn)
             self.optimizer.zero_grad()
             loss.backward()
         self.update(step_size(self.step, options), self.world)
@@ -242,6 +254,7 @@ def run(rank: int, launch: Launch) -> None:
         if launch.box and not state.step:
             options = state.options = fit_steps(state, launch.box, launch.loaders)
             keep_options(out, options)
+        validation = Validation.of(launch.data, state.split) if rank == 0 else None
         history: list[dict[str, torch.Tensor]] = []
         progress = tqdm(total=options.steps, initial=state.step, desc="train small", unit="step", disable=rank > 0)
         for drawn in state.steps_ahead(launch.loaders):
@@ -256,6 +269,9 @@ def run(rank: int, launch: Launch) -> None:
                 history = []
             if rank == 0 and (state.step % launch.save_every == 0 or ends):
                 state.save()
+                if validation:
+                    losses = validation.losses(partial(state.loss, state.average))
+                    append_row(out / "validation.csv", {"step": state.step} | losses)
             if ends:
                 break
 
