@@ -52,7 +52,7 @@ class Validation:
         Args:
             loss: of the model: the whole and its parts.
         """
-        found = {}
+        found: dict[str, float] = {}
         for name, drawn in (("seen", self.seen), ("unseen", self.unseen)):
             _, parts = loss(drawn)
             found |= {f"{name}_{part}": round(float(parts[part]), 5) for part in WATCHED}
