@@ -14,18 +14,17 @@ What comes out, in --out: full_model_speed.md and full_model_speed.json (medians
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from momap_ros.benchmark.machine import describe_commit, describe_machine, describe_versions
+from momap_ros.benchmark.timing import Effort, measure
 from momap_ros.files import atomic_path, write_json
 from momap_ros.model.dense_scene import CONDITIONS
 from momap_ros.model.size import HYPOTHESES, VARIANTS, full_calls, full_networks, reconstruct
@@ -37,18 +36,16 @@ IMAGE_SIZE = 256
 def measured(call: Callable[[], object], repeats: int, device: torch.device) -> dict[str, float]:
     """Median and largest time of a call, milliseconds, after two that warm up, and its peak memory on a GPU, MiB."""
     cuda = device.type == "cuda"
-    times = []
-    for number in range(repeats + 2):
+
+    def finished() -> None:
         if cuda:
-            torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
-        start = time.perf_counter()
         call()
         if cuda:
             torch.cuda.synchronize(device)
-        if number >= 2:
-            times.append(1e3 * (time.perf_counter() - start))
-    found = {"median_ms": round(float(np.median(times)), 2), "max_ms": round(max(times), 2)}
+
+    timing = measure(finished, Effort(warm_up=2, min_runs=repeats, max_runs=repeats, budget_s=0.0))
+    found = {"median_ms": round(timing.median, 2), "max_ms": round(max(timing.times_ms), 2)}
     return found | ({"peak_mib": round(torch.cuda.max_memory_allocated(device) / 2**20, 1)} if cuda else {})
 
 
@@ -80,7 +77,7 @@ def trained(network: Any, call: Callable[[], Any], *, repeats: int, checkpointin
     return found
 
 
-def measure(variant: str, batch: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
+def measure_variant(variant: str, batch: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
     """All rows of one variant."""
     networks = full_networks(variant, str(device))
     calls = full_calls(networks, IMAGE_SIZE)
@@ -128,7 +125,9 @@ def main() -> int:
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     rows = [
-        row for variant in arguments.variants for row in measure(variant, arguments.batch, arguments.repeats, device)
+        row
+        for variant in arguments.variants
+        for row in measure_variant(variant, arguments.batch, arguments.repeats, device)
     ]
     report = {
         "date": datetime.now(timezone.utc).date().isoformat(),

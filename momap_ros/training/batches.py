@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,12 +40,6 @@ class Batch:
     slot_names: torch.Tensor
     weights: torch.Tensor
     log_duration: torch.Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "conditioning"}
-        inputs = {f.name: getattr(self.conditioning, f.name).to(device) for f in fields(self.conditioning)}
-        return Batch(Conditioning(**inputs), **moved)
 
 
 def target_latents(scenes: DrawnScenes) -> torch.Tensor:
