@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -98,12 +98,26 @@ class Network(Protocol):
         ...
 
 
-def network_report(bag: Path, config: ForecastConfig, *, quick: bool) -> Report:
+def named_variants(names: Sequence[str]) -> tuple[Variant, ...]:
+    """Some of VARIANTS; all of them where none is named.
+
+    Raises:
+        ValueError: there is no variant of that name.
+    """
+    known = {variant.name: variant for variant in VARIANTS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"--network: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    return tuple(known[name] for name in names) or VARIANTS
+
+
+def network_report(bag: Path, config: ForecastConfig, *, variants: Sequence[Variant], quick: bool) -> Report:
     """Measure scene encoder and denoiser on the first frame of a bag; some minutes, of which compilation takes most.
 
     Args:
         bag: recording.
         config: its checkpoint, device and number of threads.
+        variants: ways to run it.
         quick: a smoke test: everything runs twice, and the numbers mean nothing.
 
     Raises:
@@ -112,7 +126,7 @@ def network_report(bag: Path, config: ForecastConfig, *, quick: bool) -> Report:
     """
     machine, scene, effort = describe_machine(), first_scene(bag), QUICK if quick else EFFORT
     # Each in a process of its own: what one variant changes in torch must not reach another.
-    results = [on_cores(CORES, measure_variant, variant, scene, config, effort) for variant in VARIANTS]
+    results = [on_cores(CORES, measure_variant, variant, scene, config, effort) for variant in variants]
     settings: dict[str, str | int | float] = {
         "bag": bag.name,
         "checkpoint": Path(config.checkpoint).name,

@@ -16,6 +16,7 @@ way from published images to received motions between two processes. Takes about
 example:
   momap bench --out out/bench
   momap bench --out out/bench --network     the network alone: precisions, torch.compile, ONNX Runtime, 1 to 4 steps
+  momap bench --out out/bench --network bfloat16 cuda_graphs     two of these ways
 
 what comes out: a table (median, 95th percentile, peak memory, target), printed and as DIR/benchmark.md, and
 DIR/benchmark.json with the machine, the versions and the commit. With --network the files are network.md and
@@ -39,22 +40,30 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
         "--quick", action="store_true", help="a smoke test: everything runs twice, numbers mean nothing"
     )
     parser.add_argument(
-        "--network", action="store_true", help="measure the network in all its variants instead (about three minutes)"
+        "--network",
+        nargs="*",
+        metavar="WAY",
+        help="measure the network alone instead, in these ways: "
+        "float32, bfloat16, compiled, compiled_bfloat16, cuda_graphs, onnxruntime (default: all, about three minutes)",
     )
     add_settings(parser, ForecastConfig, only=("checkpoint", "device", "num_threads"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and write."""
-    from momap_ros.benchmark.network import network_report
+    from momap_ros.benchmark.network import named_variants, network_report
     from momap_ros.benchmark.report import markdown, write_report
     from momap_ros.benchmark.run import run_benchmark
     from momap_ros.commands.demo import DEMO_BAG
     from momap_ros.files import atomic_path
 
     config = read_settings(arguments, ForecastConfig)
-    measured, name = (network_report, "network") if arguments.network else (run_benchmark, "benchmark")
-    report = measured(arguments.bag or DEMO_BAG, config, quick=arguments.quick)
+    bag, quick = arguments.bag or DEMO_BAG, arguments.quick
+    if arguments.network is None:
+        name, report = "benchmark", run_benchmark(bag, config, quick=quick)
+    else:
+        name = "network"
+        report = network_report(bag, config, variants=named_variants(arguments.network), quick=quick)
     write_report(report, arguments.out / f"{name}.json")
     table = markdown(report)
     with atomic_path(arguments.out / f"{name}.md") as partial:

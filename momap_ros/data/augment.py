@@ -1,19 +1,24 @@
-"""Sensor and segmentation faults for training, on the model's cells.
+"""Views, sensor and segmentation faults for training, on the model's cells.
 
-A real frame has depth holes and noise, another exposure, and instances that are merged, split, missing or invented. The
-model meets all of these in training, drawn anew each time a sample is seen.
+A camera may stand elsewhere or zoom in: `cropped` shows a part of what was seen. A real frame has depth holes and
+noise, another exposure, and instances that are merged, split, missing or invented. The model meets all of these in
+training, drawn anew each time a sample is seen.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from momap_ros.conditioning import GRID, MAX_INSTANCES
-from momap_ros.data.prepared import CELL_ROLES, ROBOT_LABEL, true_labels
+from momap_ros.data.prepared import CELL_ROLES, ROBOT_LABEL, PreparedSplit, true_labels
 from momap_ros.geometry import Float32
 
 Cells = npt.NDArray[np.integer]
+SMALLEST_CROP = 0.7  # side, of the image's
 
 
 def faulty_labels(body: Cells, role: Cells, rng: np.random.Generator) -> npt.NDArray[np.int32]:
@@ -115,3 +120,60 @@ def faulty_colors(rgb: Float32, rng: np.random.Generator) -> Float32:
     balance = rng.uniform(-0.08, 0.08, 3)
     noise = rng.normal(0, rng.uniform(0, 0.06), rgb.shape)
     return (rgb * gain + offset + balance + noise).astype(np.float32)
+
+
+def cropped(split: PreparedSplit, share: float, rng: np.random.Generator) -> PreparedSplit:
+    """Some samples seen through a longer lens, off centre: squares that hold what moves and what the sentence names.
+
+    Points stay where they are in the camera's frame; what is measured in scene scales follows the part's own scale.
+
+    Args:
+        split: samples in memory.
+        share: probability that a sample is cropped.
+        rng: source.
+    """
+    names = ("points_in_camera", "seen_points_in_camera", "label", "body", "role", "mover", "moving", "rgb")
+    arrays: dict[str, Any] = {name: np.array(getattr(split, name)) for name in (*names, "latent_from_point", "scale_m")}
+    for row in range(len(split)):
+        if rng.random() >= share:
+            continue
+        square = _square_around(_told(split, row), rng)
+        depth = split.seen_points_in_camera[row][np.ix_(*cells_of(square, GRID))][..., 2].astype(np.float32)
+        if np.isnan(depth).all():
+            continue
+        for name in names:
+            image = getattr(split, name)[row]
+            arrays[name][row] = image[np.ix_(*cells_of(square, len(image)))]
+        arrays["scale_m"][row] = np.nanmedian(depth)
+        arrays["latent_from_point"][row] *= split.scale_m[row] / arrays["scale_m"][row]
+    return replace(split, **arrays)
+
+
+def _told(split: PreparedSplit, row: int) -> npt.NDArray[np.bool_]:
+    """(32, 32) cells of what is acted upon, of other objects that move, and of those with a word of the sentence."""
+    role: Cells = np.asarray(split.role[row])
+    body = np.minimum(split.body[row], split.names.shape[1] - 1)
+    words = split.words[row, 0]
+    has_word = np.array(np.isin(split.names[row], words[words > 0]).any(axis=1))
+    is_object = (role != CELL_ROLES["world"]) & (role != CELL_ROLES["robot"])
+    return np.asarray((role == CELL_ROLES["acted"]) | (is_object & (split.moving[row] | has_word[body])))
+
+
+def _square_around(told: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float, float]:
+    """Top, left and side, in cells, of a random square inside the grid that holds some of its cells."""
+    spans = []
+    for axis in (1, 0):
+        found = np.flatnonzero(told.any(axis=axis))
+        spans.append((found[0], found[-1] + 1) if len(found) else (GRID / 2, GRID / 2))
+    smallest = max(SMALLEST_CROP * GRID, *(last - first for first, last in spans))
+    side = rng.uniform(smallest, GRID)
+    top, left = (rng.uniform(max(last - side, 0), min(first, GRID - side)) for first, last in spans)
+    return float(top), float(left), float(side)
+
+
+def cells_of(square: tuple[float, float, float], size: int) -> tuple[Cells, Cells]:
+    """Rows and columns of an image of that size which the cells of a square's own image show."""
+    top, left, side = square
+    steps = (np.arange(size) + 0.5) * side / GRID
+    rows, columns = (np.floor(start * size / GRID + steps).astype(np.intp) for start in (top, left))
+    return np.minimum(rows, size - 1), np.minimum(columns, size - 1)

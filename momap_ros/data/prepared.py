@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MAX_MOVERS = 20
 MOVING_THRESHOLD_M = 0.01
+# Nothing on a table goes farther: a ball that contacts threw across the room. One such sample outweighs thousands.
+FLUNG_M = 2.5
 # Links are told apart in the stored ids; the loss and the metrics know four kinds of cells.
 CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
 ROBOT_LABEL = 255
@@ -95,10 +97,25 @@ class PreparedSplit:
 
     @classmethod
     def open(cls, folder: Path) -> PreparedSplit:
-        """Memory-map what `prepare_split` wrote."""
+        """Memory-map what `prepare_split` wrote.
+
+        Raises:
+            FileNotFoundError: nothing was written there.
+        """
+        if not (folder / "meta.json").is_file():
+            raise FileNotFoundError(f"{folder}: expected samples written by `momap train prepare`, found none")
         meta = json.loads((folder / "meta.json").read_text())
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
         return cls(meta=meta, **arrays)
+
+    def take(self, indices: npt.NDArray[np.integer]) -> PreparedSplit:
+        """Some of the samples, in memory."""
+        arrays = {f.name: getattr(self, f.name)[indices] for f in fields(self) if f.name != "meta"}
+        return PreparedSplit(meta=[self.meta[index] for index in indices], **arrays)
+
+
+class FlungError(ValueError):
+    """A sample in which something is thrown out of the scene, as physics engines do now and then."""
 
 
 def displacement_matrices(sample: Sample) -> Float32:
@@ -132,7 +149,11 @@ def _seen(sample: Sample, observed_share: float) -> tuple[bool, Sample, Int32]:
 def prepare_sample(
     sample: Sample, codec: TemporalBasisCodec, observed_share: float = OBSERVED_SHARE
 ) -> dict[str, Array]:
-    """The arrays of one sample, without its words; which samples are observed, and how, follows from their keys."""
+    """The arrays of one sample, without its words; which samples are observed, and how, follows from their keys.
+
+    Raises:
+        FlungError: something is thrown out of the scene.
+    """
     observed, seen, ids = _seen(sample, observed_share)
     rows, columns = choose_cell_pixels(ids, ~np.isnan(seen.depth_m))
     points = unproject_depth(sample.depth_m, sample.camera)[rows, columns]
@@ -147,6 +168,11 @@ def prepare_sample(
     mover_of_body[movers] = 1 + np.arange(len(movers))
     mover = np.where(np.isnan(points[..., 2]), 0, mover_of_body[body]).astype(np.uint8)
     matrices = displacement_matrices(sample)[:, : len(movers)]  # (T, M, 3, 4)
+    reach_m = _reach_m(matrices, points, mover)
+    if reach_m.max() > FLUNG_M:
+        raise FlungError(
+            f"{sample.key} ({sample.skill}): expected motions up to {FLUNG_M} m, got {reach_m.max():.1f} m"
+        )
     basis, std = codec.basis.numpy(), codec.coefficient_std.numpy()
     latent = np.zeros((MAX_MOVERS + 1, 3 * len(std), 4), np.float32)
     coefficients = np.einsum("tk,tmcj->mckj", basis, matrices) / (scale_m * std[:, None])
@@ -160,7 +186,7 @@ def prepare_sample(
         "body": body.astype(np.uint8),
         "role": role,
         "mover": mover,
-        "moving": _moving_cells(matrices, points, mover),
+        "moving": reach_m > MOVING_THRESHOLD_M,
         "latent_from_point": latent,
         "scale_m": np.float32(scale_m),
         "duration_s": np.float32(sample.duration_s),
@@ -173,13 +199,14 @@ def _shrunk(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.round(blocks), np.uint8)
 
 
-def _moving_cells(matrices: Float32, points: Float32, mover: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    moving = np.zeros((GRID, GRID), np.bool_)
+def _reach_m(matrices: Float32, points: Float32, mover: npt.NDArray[np.uint8]) -> Float32:
+    """(32, 32) how far the point of each cell gets from where it begins, metres."""
+    reach_m = np.zeros((GRID, GRID), np.float32)
     inside = mover > 0
     homogeneous = np.concatenate([points[inside], np.ones((int(inside.sum()), 1), np.float32)], axis=1)
     displacement = np.einsum("tpcj,pj->tpc", matrices[:, mover[inside].astype(int) - 1], homogeneous)
-    moving[inside] = np.linalg.norm(displacement, axis=-1).max(axis=0, initial=0) > MOVING_THRESHOLD_M
-    return moving
+    reach_m[inside] = np.linalg.norm(displacement, axis=-1).max(axis=0, initial=0)
+    return reach_m
 
 
 def cell_role(role: Role) -> int:
@@ -210,17 +237,23 @@ def balanced_trajectories(samples: Iterable[Sample], *, per_role: int, seed: int
 
 def _prepare_shard(
     shard: Path, codec: TemporalBasisCodec, observed_share: float
-) -> tuple[dict[str, Array], list[dict[str, Any]]]:
+) -> tuple[dict[str, Array], list[dict[str, Any]], list[str]]:
     import torch
 
     torch.set_num_threads(1)
-    rows, meta = [], []
+    rows: list[dict[str, Array]] = []
+    meta: list[dict[str, Any]] = []
+    flung: list[str] = []
     for sample in read_shard(shard):
-        rows.append(prepare_sample(sample, codec, observed_share))
+        try:
+            rows.append(prepare_sample(sample, codec, observed_share))
+        except FlungError as error:
+            flung.append(str(error))
+            continue
         texts = [sample.text, *sample.paraphrases][:MAX_WORDINGS]
         named = {"texts": texts, "names": list(sample.body_names)}
         meta.append({"key": sample.key, "skill": sample.skill, "kind": sample.kind} | named)
-    return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}, meta
+    return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}, meta, flung
 
 
 def prepare_split(
@@ -234,18 +267,20 @@ def prepare_split(
 ) -> list[dict[str, Any]]:
     """Reduce every stored sample of a split; words are added by `write_words` once the vocabulary is known.
 
+    Samples in which something is thrown out of the scene are left out, named and counted.
+
     Returns:
         The samples' key, texts (sentence and paraphrases), skill, kind and names of bodies, in order.
     """
     shards = shard_paths(source, split)
     meta: list[dict[str, Any]] = []
+    flung: list[str] = []
     parts: dict[str, list[Array]] = {}
     with ProcessPoolExecutor(workers) as pool:
-        results: Iterator[tuple[dict[str, Array], list[dict[str, Any]]]] = pool.map(
-            partial(_prepare_shard, codec=codec, observed_share=observed_share), shards
-        )
-        for arrays, shard_meta in tqdm(results, total=len(shards), desc=f"prepare {split}", unit="shard"):
+        results = pool.map(partial(_prepare_shard, codec=codec, observed_share=observed_share), shards)
+        for arrays, shard_meta, shard_flung in tqdm(results, total=len(shards), desc=f"prepare {split}", unit="shard"):
             meta += shard_meta
+            flung += shard_flung
             for name, array in arrays.items():
                 parts.setdefault(name, []).append(array)
     with atomic_path(target) as folder:
@@ -253,6 +288,10 @@ def prepare_split(
         for name in list(parts):
             np.save(folder / f"{name}.npy", np.concatenate(parts.pop(name)))
         (folder / "meta.json").write_text(json.dumps(meta))
+    for reason in flung:
+        tqdm.write(f"left out: {reason}")
+    if flung:
+        tqdm.write(f"{split}: {len(flung)} samples left out, in which something is thrown out of the scene")
     return meta
 
 

@@ -47,10 +47,12 @@ class InstanceFrames:
     Attributes:
         slots: (B, 1024) int64 instance slot per cell; the background, slot 0, shares nothing.
         offsets: (B, 3, 1024) points about their instance's centre, of unit mean square over the instance.
+        radius: (B, MAX_INSTANCES) what they were divided by: root mean square distance from the centre, scene scales.
     """
 
     slots: torch.Tensor
     offsets: torch.Tensor
+    radius: torch.Tensor
 
     @classmethod
     def of(cls, conditioning: Conditioning) -> InstanceFrames:
@@ -67,7 +69,8 @@ class InstanceFrames:
 
         offsets = (points - per_cell(centres)) * valid[:, None]
         square = torch.einsum("bcp,bpm->bm", offsets**2, member) / count
-        return cls(slots, offsets / per_cell(square.clamp(min=1e-8).sqrt()[:, None]))
+        radius = square.clamp(min=1e-8).sqrt()
+        return cls(slots, offsets / per_cell(radius[:, None]), radius)
 
 
 def draw_noise(

@@ -288,8 +288,8 @@ class MoMapPipeline(DiffusionPipeline):
         """
         clean, moving_logits = latents, torch.zeros(())
         for timestep in self.progress_bar(timesteps):
-            with self._autocast():
-                output, moving_logits = self.denoiser(latents, timestep.expand(len(latents)), scene)
+            with self._autocast():  # the scheduler's timesteps and products stay on the CPU
+                output, moving_logits = self.denoiser(latents, timestep.to(latents.device).expand(len(latents)), scene)
             alpha = self.scheduler.alphas_cumprod[timestep]
             clean = clean_of(output.float(), latents, alpha, self.denoiser.prediction)
             latents = self.scheduler.step(clean, timestep, latents).prev_sample

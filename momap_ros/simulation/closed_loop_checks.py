@@ -2,6 +2,10 @@
 
 A script looks at its object while it moves the hand; here the same conditions, with the same thresholds, are asked of
 the recorded states. On the scripts' own recordings both verdicts agree (test/simulation/test_closed_loop_checks.py).
+
+Two skills are asked less than their scripts are, which carry to a place that was drawn and that no sentence names:
+`pick_place` has to get half as far, within 45 degrees of that way ("put the mug to the left"), and `unstack` to leave
+what it lay on and rest on the table.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ _STRIDE = 5  # recorded states that are looked at: every 20 ms
 _UPRIGHT_COS, _STANDING_COS, _STANDING_M, _ABOVE_TABLE_M = 0.98, 0.97, 0.01, -0.01
 _LEAST_WAY, _OFF_RAD, _SHORT, _FAR = 0.02, 0.6, 0.8, 1.2  # metres or radians; shares of the way meant
 _TURNED_RAD, _WIPED_M, _ON_TABLE_WIPING_M = 0.8, 0.2, 0.01
+_SAID_RAD = np.pi / 4  # a sentence names one of four directions
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,18 @@ def _lift(recording: Recording) -> bool:
     return bool(recording.acted(recording.position)[-1, 2] > LIFTED_M)
 
 
-def _carried(recording: Recording, goal_xy: Float64, within_m: float, *, from_start: bool = False) -> bool:
+def _carried(recording: Recording, goal_xy: Float64, within_m: float) -> bool:
     """Raised on the way, and at the end within a distance of (2,) metres, world."""
     path = recording.acted(recording.position)
-    raised = path[:, 2].max() - (path[0, 2] if from_start else 0.0)
-    return bool(np.linalg.norm(path[-1, :2] - goal_xy) < within_m and raised > LIFTED_M)
+    return bool(np.linalg.norm(path[-1, :2] - goal_xy) < within_m and path[:, 2].max() > LIFTED_M)
 
 
 def _pick_place(recording: Recording) -> bool:
-    return _carried(recording, _goal_xy(recording.scene), ON_TARGET_M)
+    path = recording.acted(recording.position)
+    way, asked = path[-1, :2] - path[0, :2], _goal_xy(recording.scene) - path[0, :2]
+    along = float(way @ asked / np.linalg.norm(asked))
+    on_the_way = along > 0.5 * np.linalg.norm(asked) and along > np.cos(_SAID_RAD) * np.linalg.norm(way)
+    return bool(on_the_way and path[-1, 2] < ON_TABLE_M and path[:, 2].max() > LIFTED_M)
 
 
 def _onto(recording: Recording) -> bool:
@@ -139,8 +147,11 @@ def _onto(recording: Recording) -> bool:
 
 
 def _unstack(recording: Recording) -> bool:
-    low = recording.acted(recording.position)[-1, 2] < ON_TABLE_M
-    return low and _carried(recording, _goal_xy(recording.scene), ON_GOAL_M, from_start=True)
+    scene, path = recording.scene, recording.acted(recording.position)
+    assert scene.target is not None  # set wherever this task is made
+    left = path[-1] - recording.position[-1, scene.model.body(scene.target.name).id]
+    beside = np.linalg.norm(left[:2]) > scene.target.half_width_m
+    return bool(beside and path[-1, 2] < ON_TABLE_M and path[:, 2].max() - path[0, 2] > LIFTED_M)
 
 
 def _store(recording: Recording) -> bool:

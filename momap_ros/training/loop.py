@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import csv
 import json
@@ -263,13 +264,27 @@ def start_workers(run: Callable[..., None], *args: object, out: Path, workers: i
         *args: what it is given beside the rank.
         out: run folder.
         workers: processes.
+
+    Raises:
+        ValueError: a worker ended with an error that explains itself.
     """
     (out / "rendezvous").unlink(missing_ok=True)
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
-    torch.multiprocessing.start_processes(
-        run_below, args=(run, os.getpid(), *args), nprocs=workers, start_method="spawn"
-    )
+    try:
+        torch.multiprocessing.start_processes(
+            run_below, args=(run, os.getpid(), *args), nprocs=workers, start_method="spawn"
+        )
+    except torch.multiprocessing.ProcessRaisedException as error:
+        raise _as_raised(error) from error
+
+
+def _as_raised(error: Exception) -> Exception:
+    """What a worker raised, of which torch hands over the traceback alone; unchanged where it is a bug."""
+    name, _, text = str(error).strip().rpartition("\n")[2].partition(": ")
+    kind = getattr(builtins, name, None)
+    explains_itself = isinstance(kind, type) and issubclass(kind, ValueError | OSError | ImportError)
+    return ValueError(text) if explains_itself or name.startswith("momap_ros.") else error
 
 
 def run_below(rank: int, run: Callable[..., None], parent: int, *args: object) -> None:

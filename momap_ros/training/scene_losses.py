@@ -1,13 +1,18 @@
-"""What the scene encoder is asked without a denoiser: what instances are called, which of them moves, how, how long."""
+"""Losses of whole instances: what they are called, which of them moves, how, for how long, and how it turns."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as functional
 
+from momap_ros.conditioning import MAX_INSTANCES
+from momap_ros.model.noise import InstanceFrames
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
-from momap_ros.training.steps import squared_error
+from momap_ros.training.steps import END_SCALES, squared_error
+
+TURNING_CELLS = 6  # fewer do not tell a turn from noise
+SMALLEST_RADIUS = 0.02  # scene scales, of an instance whose turn counts in full
 
 
 def encoder_loss(
@@ -65,3 +70,31 @@ def expected_motion_loss(
     of_moving = (error * moves).sum() / moves.sum().clamp(min=1)
     of_still = (error * still).sum() / still.sum().clamp(min=1)
     return torch.as_tensor((of_moving + of_still) / 2)
+
+
+def turning_loss(error: torch.Tensor, batch: Batch, weighing: torch.Tensor) -> torch.Tensor:
+    """Error of how the cells of moving instances move against each other, in units of their size: of their turn.
+
+    The mean of log(1 + squared error).
+
+    A knob's turn moves nothing farther than a centimetre. In the error of its cells it is lost among the errors of
+    what is carried across the table; measured by the knob, it is as large as any other turn.
+
+    Args:
+        error: (B, C, 32, 32) of clean latents.
+        batch: the truth.
+        weighing: (C, C + 3), see `error_map`.
+    """
+    frames = InstanceFrames.of(batch.conditioning)
+    member = functional.one_hot(frames.slots, MAX_INSTANCES).to(error.dtype)  # (B, 1024, M)
+    count = member.sum(dim=1)
+    cells = error.flatten(2)
+    mean = torch.einsum("bcp,bpm->bcm", cells, member) / count.clamp(min=1)[:, None]
+    against = cells - mean.gather(2, frames.slots[:, None].expand_as(cells))
+    square = squared_error(against.transpose(1, 2), weighing)  # (B, 1024)
+    turn = torch.einsum("bp,bpm->bm", square, member) / count.clamp(min=1)
+    turn = turn * (END_SCALES / frames.radius.to(error.dtype).clamp(min=SMALLEST_RADIUS)) ** 2
+    asked = (batch.slot_moves > 0) & (count >= TURNING_CELLS)
+    asked[:, 0] = False
+    # An instance that a segmenter made of two bodies has errors as large as the way between them.
+    return torch.as_tensor((turn.log1p() * asked).sum() / asked.sum().clamp(min=1))

@@ -30,15 +30,17 @@ class Drops:
         hints: "random" (half of the scenes none, a quarter all objects, a quarter moved ones only), "all" or "none".
         faults: True draws sensor and segmentation faults, and which wording is read; False: the sentence itself.
         mirrored: probability that a scene is seen in a mirror, its motion, left and right included.
+        cropped: probability that only a part of a scene is seen, see `augment.cropped`.
     """
 
     text: float
     hints: str
     faults: bool
     mirrored: float = 0.0
+    cropped: float = 0.0
 
 
-TRAINING = Drops(text=0.85, hints="random", faults=True, mirrored=0.5)
+TRAINING = Drops(text=0.85, hints="random", faults=True, mirrored=0.5, cropped=0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,22 +185,26 @@ def draw_scenes(split: PreparedSplit, indices: np.ndarray, *, drops: Drops, rng:
         drops: which conditions are given.
         rng: source.
     """
-    views = _draw_views(split, indices, drops, rng)
+    chosen = split.take(indices)
+    if drops.cropped:
+        chosen = augment.cropped(chosen, drops.cropped, rng)
+    rows = np.arange(len(chosen))
+    views = _draw_views(chosen, rows, drops, rng)
     given = [HINT_MODES.index(drops.hints)] if drops.hints in HINT_MODES else [0, 0, 1, 2]
     return DrawnScenes(
         rgb=torch.from_numpy(views.rgb),
         seen_points_in_camera=torch.from_numpy(views.points),
-        points_in_camera=torch.from_numpy(np.asarray(split.points_in_camera[indices], np.float32)),
+        points_in_camera=torch.from_numpy(np.asarray(chosen.points_in_camera, np.float32)),
         slots=torch.from_numpy(views.slots),
         colors=torch.from_numpy(views.colors),
         words=torch.from_numpy(views.words),
-        slot_names=torch.from_numpy(slot_names(split, indices, views.slots)),
+        slot_names=torch.from_numpy(slot_names(chosen, rows, views.slots)),
         mirrored=torch.from_numpy(views.mirrored),
-        hint_modes=torch.from_numpy(rng.choice(given, len(indices))),
-        mover=torch.from_numpy(np.asarray(split.mover[indices], np.int64)),
-        latent_from_point=torch.from_numpy(np.array(split.latent_from_point[indices])),
-        moving=torch.from_numpy(np.asarray(split.moving[indices], np.float32)),
-        weights=torch.from_numpy(loss_weights(split, indices, views.slots)),
-        scale_m=torch.from_numpy(np.array(split.scale_m[indices])),
-        duration_s=torch.from_numpy(np.array(split.duration_s[indices])),
+        hint_modes=torch.from_numpy(rng.choice(given, len(chosen))),
+        mover=torch.from_numpy(np.asarray(chosen.mover, np.int64)),
+        latent_from_point=torch.from_numpy(np.array(chosen.latent_from_point)),
+        moving=torch.from_numpy(np.asarray(chosen.moving, np.float32)),
+        weights=torch.from_numpy(loss_weights(chosen, rows, views.slots)),
+        scale_m=torch.from_numpy(np.array(chosen.scale_m)),
+        duration_s=torch.from_numpy(np.array(chosen.duration_s)),
     )

@@ -35,7 +35,7 @@ from momap_ros.training.loop import (
     process_group,
     start_workers,
 )
-from momap_ros.training.scene_losses import encoder_loss, scene_losses
+from momap_ros.training.scene_losses import encoder_loss, scene_losses, turning_loss
 from momap_ros.training.steps import (
     DrawnStep,
     SmallTraining,
@@ -48,7 +48,7 @@ from momap_ros.training.steps import (
 from momap_ros.training.time_box import TimeBox, fit_steps
 from momap_ros.training.validation import Validation
 
-LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration")
+LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration", "turning")
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,12 @@ def training_loss(
     with torch.autocast(noise.device.type, torch.bfloat16):
         scene = model.scene_encoder(batch.conditioning)
         output, moving_logits = model.denoiser(noisy, timesteps, scene)
-    target = target_of(batch.latents, noise, alpha, options.prediction)
-    latent = latent_loss(output.float() - target, batch.weights, weighing)
-    mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, reduction="none")
-    mask = (mask * batch.weights[:, 0]).mean()
-    parts = {"latent": latent, "mask": mask} | scene_losses(scene, batch, weighing)
-    loss = latent + options.mask_weight * mask + options.instance_weight * parts["instance"]
-    loss = loss + options.motion_weight * parts["motion"] + options.duration_weight * parts["duration"]
-    loss = loss + options.naming_weight * parts["naming"]
+    error = output.float() - target_of(batch.latents, noise, alpha, options.prediction)
+    latent = latent_loss(error, batch.weights, weighing)
+    mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, batch.weights[:, 0])
+    parts = {"mask": mask, "turning": turning_loss(error, batch, weighing)} | scene_losses(scene, batch, weighing)
+    loss = latent + sum(getattr(options, f"{name}_weight") * value for name, value in parts.items())
+    parts["latent"] = latent
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
@@ -136,7 +134,7 @@ def start_from(model: SmallModel, folder: Path) -> list[str]:
     """Begin with the weights of a checkpoint folder, or with the averaged ones of a run.
 
     Returns:
-        Parameters that the folder lacks: they keep the values that they have, and are to be learned.
+        Parameters that the folder lacks: they keep their values, and are to be learned.
 
     Raises:
         ValueError: no weights there, or those of a model with other words or of another size.
@@ -155,8 +153,8 @@ def start_from(model: SmallModel, folder: Path) -> list[str]:
     unfit = sorted(name for name in weights if name not in own or own[name].shape != weights[name].shape)
     if unfit:
         raise ValueError(
-            f"{folder}: expected weights of this model, of which these do not fit: {', '.join(unfit)}; prepare the "
-            "data with the vocabulary and the codec of those weights (momap train prepare --keep-codec)"
+            f"{folder}: expected weights of this model, {len(unfit)} do not fit, {unfit[0]} the first; prepare the "
+            "data with their vocabulary and codec (momap train prepare --keep-codec), and give the sizes of their model"
         )
     model.load_state_dict(weights, strict=False)
     return sorted(set(own) - set(weights))
@@ -292,20 +290,19 @@ def train(launch: Launch) -> None:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options of the model and of its optimizer."""
-    sizes = {
+    numbers = {
         "batch-size": "scenes per step, all processes together",
         "warmup-steps": "steps over which the learning rate rises",
         "encoder-width": "of the scene encoder's tokens",
         "encoder-layers": "of the scene encoder",
+        "learning-rate": "its peak",
+        "turning-weight": "share of the loss for how instances turn, measured by their own size",
     }
-    for name, meaning in sizes.items():
+    for name, meaning in numbers.items():
         default = getattr(SmallTraining, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default {default})")
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{meaning} (default {default})")
     parser.add_argument(
         "--channels", type=int, nargs=2, default=SmallTraining.channels, help="of the denoiser (default 96 192)"
-    )
-    parser.add_argument(
-        "--learning-rate", type=float, default=SmallTraining.learning_rate, help="its peak (default 0.0008)"
     )
     parser.add_argument(
         "--prediction",

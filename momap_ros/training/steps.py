@@ -41,6 +41,7 @@ class SmallTraining:
         naming_weight: of the loss of the words that name an instance.
         motion_weight: of the expected-motion-of-an-instance loss.
         duration_weight: of the duration loss.
+        turning_weight: of the loss of how instances turn, see `scene_losses.turning_loss`.
         end_weight: of where a motion ends, beside its latents, see `error_map`.
         seed: of weights, data order, faults and noise.
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
@@ -69,6 +70,7 @@ class SmallTraining:
     start_from: str = ""
     prediction: str = "sample"
     blind_to: tuple[str, ...] = ()
+    turning_weight: float = 0.0
 
 
 def step_size(step: int, options: SmallTraining) -> float:

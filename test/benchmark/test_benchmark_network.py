@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from momap_ros.benchmark import network
-from momap_ros.benchmark.network import FORMAT, STAGES, VARIANTS, measure_variant
+from momap_ros.benchmark.network import FORMAT, STAGES, VARIANTS, measure_variant, named_variants
 from momap_ros.benchmark.report import markdown, read_report
 from momap_ros.benchmark.scene import Scene, first_scene
 from momap_ros.benchmark.timing import QUICK
@@ -47,13 +46,17 @@ def test_every_row_is_named_for_what_it_is() -> None:
     assert what["onnxruntime_n1_s1"] == "ONNX Runtime on the CPU, float32: denoiser, N = 1, 1 step"
 
 
+def test_variants_are_chosen_by_name() -> None:
+    assert named_variants(["cuda_graphs", "float32"]) == (BY_NAME["cuda_graphs"], BY_NAME["float32"])
+    assert named_variants([]) == VARIANTS
+    with pytest.raises(ValueError, match=r"expected some of float32, .*, got float16"):
+        named_variants(["float16", "bfloat16"])
+
+
 @pytest.mark.slow
-def test_the_command_writes_a_report(
-    bag: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(network, "VARIANTS", [BY_NAME["float32"]])  # a process each
+def test_the_command_writes_a_report(bag: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     arguments = ["--bag", str(bag), "--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--out", str(tmp_path)]
-    assert main(["bench", "--network", "--quick", *arguments]) == 0
+    assert main(["bench", "--network", "float32", "--quick", *arguments]) == 0
     report = read_report(tmp_path / "network.json", {FORMAT: list(BY_NAME["float32"].stages())})
     assert (tmp_path / "network.md").read_text(encoding="utf-8") == markdown(report)
     assert all((item.runs, item.skipped) == (QUICK.min_runs, None) for item in report.rows)

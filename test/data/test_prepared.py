@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ import torch
 from momap_ros.conditioning import GRID, MAX_WORDS, Vocabulary
 from momap_ros.data.prepared import (
     CELL_ROLES,
+    FLUNG_M,
     MAX_BODIES,
     MAX_NAME_WORDS,
     MAX_WORDINGS,
     MOVING_THRESHOLD_M,
+    FlungError,
     PreparedSplit,
     balanced_trajectories,
     cell_role,
@@ -22,10 +25,11 @@ from momap_ros.data.prepared import (
     encode_names,
     learn_vocabulary,
     prepare_sample,
+    prepare_split,
     sample_cells,
     write_words,
 )
-from momap_ros.data.sample import Role
+from momap_ros.data.sample import Role, write_shard
 from momap_ros.geometry import Float32
 from momap_ros.model.codec import TemporalBasisCodec
 
@@ -204,3 +208,21 @@ def test_observed_samples_are_seen_through_a_sensor_and_keep_exact_targets(
         )
         again = prepare_sample(sample, codec, 1.0)
         np.testing.assert_array_equal(again["label"], row["label"])
+
+
+def test_a_ball_that_is_thrown_across_the_room_is_left_out_and_named(
+    codec: TemporalBasisCodec, simulated: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = next(sample for sample in simulated if Role.ACTED in [sample.body_roles[b] for b in sample.moving_bodies])
+    matrices = np.array(sample.motion_t_from_0)
+    matrices[-1, :, 0, 3] += FLUNG_M + 1
+    flung = dataclasses.replace(sample, key="train_0000000_0", motion_t_from_0=matrices)
+    with pytest.raises(FlungError, match=rf"train_0000000_0 .*expected motions up to {FLUNG_M} m, got [2-9]"):
+        prepare_sample(flung, codec)
+    write_shard(tmp_path / "train-0000000-0000001.tar", [flung, dataclasses.replace(sample, key="train_0000000_1")])
+    meta = prepare_split(tmp_path, "train", tmp_path / "train", codec, workers=1)
+    assert [row["key"] for row in meta] == ["train_0000000_1"]
+    assert len(np.load(tmp_path / "train" / "rgb.npy")) == 1
+    said = capsys.readouterr()
+    assert "left out: train_0000000_0" in said.out + said.err
+    assert "1 samples left out" in said.out + said.err

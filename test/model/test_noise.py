@@ -45,7 +45,7 @@ def test_offsets_have_no_mean_and_unit_size_over_an_instance() -> None:
 
 def test_one_scene_for_all_draws_is_the_same_scene_for_each() -> None:
     one = InstanceFrames.of(scene())
-    each = InstanceFrames(one.slots.repeat(3, 1), one.offsets.repeat(3, 1, 1))
+    each = InstanceFrames(one.slots.repeat(3, 1), one.offsets.repeat(3, 1, 1), one.radius.repeat(3, 1))
 
     shared, single = (
         draw_noise(frames, SHARES, 3, CHANNELS, generator=torch.Generator().manual_seed(4)) for frames in (one, each)

@@ -46,6 +46,38 @@ def test_the_check_agrees_with_the_script_and_rest_is_no_success(
     assert not succeeded(episode.scene, rest)
 
 
+@pytest.fixture(params=["pick_place", "unstack"])
+def carried(
+    request: pytest.FixtureRequest, perform_skill: Callable[[str, int], tuple[Episode, Rollout]]
+) -> tuple[Episode, Rollout]:
+    """Skills whose sentences name no place."""
+    return perform_skill(request.param, 0)
+
+
+def moved(episode: Episode, rollout: Rollout, xyz_m: np.ndarray) -> Rollout:
+    """The recording with the acted object elsewhere at its end; (3,) metres, world."""
+    qpos = rollout.qpos.copy()
+    first = episode.scene.model.jnt_qposadr[episode.scene.model.body(episode.scene.acted).jntadr[0]]
+    qpos[-1, first : first + 3] = xyz_m
+    return replace(rollout, qpos=qpos)
+
+
+def test_where_no_place_is_said_the_way_counts(carried: tuple[Episode, Rollout]) -> None:
+    episode, rollout = carried
+    scene = episode.scene
+    first = scene.model.jnt_qposadr[scene.model.body(scene.acted).jntadr[0]]
+    start, end = rollout.qpos[0, first : first + 3], rollout.qpos[-1, first : first + 3]
+    way = (end - start) * [1, 1, 0]
+    aside = np.array([-way[1], way[0], 0.0])
+    assert succeeded(scene, moved(episode, rollout, end + 0.2 * way))  # a script would have missed its place
+    assert not succeeded(scene, moved(episode, rollout, end - 0.97 * way))  # it is where it was
+    assert not succeeded(scene, moved(episode, rollout, end + np.array([0, 0, 0.1])))  # in the air
+    if scene.skill == "pick_place":
+        assert not succeeded(scene, moved(episode, rollout, end - 0.6 * way))
+        assert succeeded(scene, moved(episode, rollout, end + 0.7 * aside))
+        assert not succeeded(scene, moved(episode, rollout, end + 1.2 * aside))
+
+
 def test_nobody_can_succeed_where_nobody_acts(
     perform_skill: Callable[[str, int], tuple[Episode, Rollout]],
 ) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALL = np.arange(12)
 CLEAN = Drops(text=1.0, hints="none", faults=False)
-UNMIRRORED = dataclasses.replace(TRAINING, mirrored=0.0)
+UNMIRRORED = dataclasses.replace(TRAINING, mirrored=0.0, cropped=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from momap_ros.training.loop import (
     average_gradients,
     batch_indices,
     learning_rate,
+    start_workers,
     update_average,
 )
 
@@ -146,3 +147,19 @@ def test_a_worker_whose_parent_has_died_does_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "orphan").exists()
     loop.run_below(3, note, os.getppid(), str(tmp_path / "child"))
     assert (tmp_path / "child").read_text() == "ran as 3"
+
+
+def refuse(_rank: int, text: str) -> None:
+    raise ValueError(text)
+
+
+def divide(_rank: int, text: str) -> None:
+    raise ZeroDivisionError(text)
+
+
+@pytest.mark.slow
+def test_what_a_worker_refuses_reaches_whoever_started_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--steps: expected more than 0, got 0$"):
+        start_workers(refuse, "--steps: expected more than 0, got 0", out=tmp_path, workers=1)
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="ZeroDivisionError: a bug"):
+        start_workers(divide, "a bug", out=tmp_path, workers=1)

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from momap_ros.conditioning import GRID
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
+from momap_ros.model.noise import InstanceFrames
 from momap_ros.training.batches import make_batch
-from momap_ros.training.scene_losses import expected_motion_loss, naming_loss
-from momap_ros.training.scenes import TRAINING
+from momap_ros.training.scene_losses import SMALLEST_RADIUS, expected_motion_loss, naming_loss, turning_loss
+from momap_ros.training.scenes import TRAINING, Drops
+from momap_ros.training.steps import END_SCALES
 
 
 def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:
@@ -35,3 +38,28 @@ def test_naming_counts_instances_with_a_name_only() -> None:
     sure[0, 0] = 50.0  # nobody knows what this one is called
     assert float(naming_loss(sure, truth)) == pytest.approx(0.0, abs=1e-6)
     assert float(naming_loss(torch.zeros(1, 3, 6), torch.zeros(1, 3, 2, dtype=torch.int64))) == 0
+
+
+def test_a_turn_counts_by_the_size_of_what_turns(prepared_folder: Path) -> None:
+    """Cells that are wrong by an angle times their offset: the same error whatever the size; a shift is none."""
+    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
+    exact = Drops(text=1.0, hints="none", faults=False)
+    batch = make_batch(split, np.arange(12), codec, drops=exact, rng=np.random.default_rng(0))
+    channels = codec.latent_channels
+    frames = InstanceFrames.of(batch.conditioning)
+    of_cell = frames.radius.gather(1, frames.slots)
+    assert float(of_cell[frames.slots > 0].max() / of_cell[frames.slots > 0].min()) > 3
+
+    per_slot = torch.randn(12, channels, frames.radius.shape[1], generator=torch.manual_seed(0))
+    shifted = per_slot.gather(2, frames.slots[:, None].expand(-1, channels, -1)).unflatten(2, (GRID, GRID))
+    assert float(turning_loss(shifted, batch, torch.eye(channels))) == pytest.approx(0.0, abs=1e-6)
+
+    angle, losses = 0.3, []
+    of_cell = of_cell.clamp(min=SMALLEST_RADIUS)
+    for axis in range(3):
+        turned = torch.zeros(12, channels, GRID * GRID)
+        turned[:, 0] = angle * frames.offsets[:, axis] * of_cell  # wrong in one coefficient
+        errors = (shifted.flatten(2) + turned).unflatten(2, (GRID, GRID))
+        losses.append(float(turning_loss(errors, batch, torch.eye(channels)).expm1()))
+    # The mean squares of the three offsets add up to one. The mean of logarithms is not quite the logarithm of means.
+    assert sum(losses) == pytest.approx(angle**2 * END_SCALES**2 / channels, rel=0.02)
