@@ -134,7 +134,12 @@ def test_a_push_the_other_way_is_called_so_or_ends_in_something(look: Callable[[
 
 @pytest.mark.parametrize(
     ("skill", "share", "failure"),
-    [("move_slider", 0.2, "too short"), ("pick_place", 0.5, "too short"), ("pick_place", 1.35, "too far")],
+    [
+        ("move_slider", 0.2, "too short"),
+        ("pick_place", 0.4, "too short"),
+        ("stack", 1.5, "too far"),
+        ("open_drawer", 1.5, "too far"),
+    ],
 )
 def test_a_part_of_the_way_is_too_short_and_more_than_the_way_too_far(
     look: Callable[[str, int], Looked], skill: str, share: float, failure: str
