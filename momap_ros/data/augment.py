@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from momap_ros.conditioning import GRID, MAX_INSTANCES
+from momap_ros.conditioning import GRID, MAX_INSTANCES, scene_scale
 from momap_ros.data.prepared import CELL_ROLES, ROBOT_LABEL, PreparedSplit, true_labels
 from momap_ros.geometry import Float32
 
@@ -138,13 +138,13 @@ def cropped(split: PreparedSplit, share: float, rng: np.random.Generator) -> Pre
         if rng.random() >= share:
             continue
         square = _square_around(_told(split, row), rng)
-        depth = split.seen_points_in_camera[row][np.ix_(*cells_of(square, GRID))][..., 2].astype(np.float32)
-        if np.isnan(depth).all():
+        seen = split.seen_points_in_camera[row][np.ix_(*cells_of(square, GRID))].astype(np.float32)
+        if np.isnan(seen[..., 2]).all():
             continue
         for name in names:
             image = getattr(split, name)[row]
             arrays[name][row] = image[np.ix_(*cells_of(square, len(image)))]
-        arrays["scale_m"][row] = np.nanmedian(depth)
+        arrays["scale_m"][row] = scene_scale(seen)
         arrays["latent_from_point"][row] *= split.scale_m[row] / arrays["scale_m"][row]
     return replace(split, **arrays)
 

@@ -124,7 +124,9 @@ def training_loss(
     error = output.float() - target_of(batch.latents, noise, alpha, options.prediction)
     latent = latent_loss(error, batch.weights, weighing)
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, batch.weights[:, 0])
-    parts = {"mask": mask, "turning": turning_loss(error, batch, weighing)} | scene_losses(scene, batch, weighing)
+    parts = {"mask": mask} | scene_losses(scene, batch, weighing)
+    if options.turning_weight:
+        parts["turning"] = turning_loss(error, batch, weighing)
     loss = latent + sum(getattr(options, f"{name}_weight") * value for name, value in parts.items())
     parts["latent"] = latent
     return loss, {name: value.detach() for name, value in parts.items()}
