@@ -132,27 +132,27 @@ class _Views:
     mirrored: np.ndarray
 
 
-def _draw_views(split: PreparedSplit, indices: np.ndarray, drops: Drops, rng: np.random.Generator) -> _Views:
-    batch = len(indices)
-    points = np.asarray(split.seen_points_in_camera[indices], np.float32)
-    rgb = np.asarray(split.rgb[indices], np.float32) / 127.5 - 1
+def _draw_views(split: PreparedSplit, drops: Drops, rng: np.random.Generator) -> _Views:
+    batch = len(split)
+    points = np.array(split.seen_points_in_camera, np.float32)
+    rgb = np.asarray(split.rgb, np.float32) / 127.5 - 1
     slots = np.zeros((batch, GRID, GRID), np.int64)
     colors = rng.uniform(-1, 1, (batch, MAX_INSTANCES, 3)).astype(np.float32)
     colors[:, 0] = 0
     mirrored = rng.random(batch) < drops.mirrored
     words = np.zeros((batch, split.words.shape[2]), np.int64)
-    for row, index in enumerate(indices):
-        labels = np.asarray(split.label[index], np.int32)
-        if drops.faults and not split.observed[index]:
-            labels = augment.faulty_labels(split.body[index], split.role[index], rng)
+    for row in range(batch):
+        labels = np.asarray(split.label[row], np.int32)
+        if drops.faults and not split.observed[row]:
+            labels = augment.faulty_labels(split.body[row], split.role[row], rng)
             points[row] = augment.faulty_points(points[row], labels, rng)
         slots[row] = augment.slots_from_labels(labels, rng)
-        wordings = (split.mirrored_words if mirrored[row] else split.words)[index]
+        wordings = (split.mirrored_words if mirrored[row] else split.words)[row]
         wording = rng.integers(max(int(wordings.any(axis=1).sum()), 1)) if drops.faults else 0
         words[row] = wordings[wording]
         if drops.faults:
             rgb[row] = augment.faulty_colors(rgb[row], rng)
-            names = np.isin(words[row], split.names[index])
+            names = np.isin(words[row], split.names[row])
             share = np.where(names, STRANGE_NAME_SHARE, STRANGE_SHARE) * (words[row] > 0)
             strange = 1 + rng.integers(0, HASH_BUCKETS, words.shape[1])
             words[row] = np.where(rng.random(words.shape[1]) < share, strange, words[row])
@@ -189,7 +189,7 @@ def draw_scenes(split: PreparedSplit, indices: np.ndarray, *, drops: Drops, rng:
     if drops.cropped:
         chosen = augment.cropped(chosen, drops.cropped, rng)
     rows = np.arange(len(chosen))
-    views = _draw_views(chosen, rows, drops, rng)
+    views = _draw_views(chosen, drops, rng)
     given = [HINT_MODES.index(drops.hints)] if drops.hints in HINT_MODES else [0, 0, 1, 2]
     return DrawnScenes(
         rgb=torch.from_numpy(views.rgb),
