@@ -42,8 +42,9 @@ cm, residual of a rigid motion in mm, and how far apart the futures end in cm.
 """
 
 OBJECTS_TOPIC = "/forecast_node/object_motions"
+PROMPT_TOPIC = "/prompt"
 RECORDED = {
-    "/prompt": "std_msgs/msg/String",
+    PROMPT_TOPIC: "std_msgs/msg/String",
     "/segmentation_node/instances": "sensor_msgs/msg/Image",
     "/forecast_node/trajectories": "momap_ros/msg/PointTrajectories",
     OBJECTS_TOPIC: "momap_ros/msg/ObjectMotionArray",
@@ -120,6 +121,7 @@ def _run_nodes(arguments: argparse.Namespace) -> None:
     settings |= {f"forecast.{name}": getattr(arguments, name) for name in ("checkpoint", "num_hypotheses", "device")}
     parameters = [part for name, value in settings.items() for part in ("-p", f"{name}:={value}")]
     topics = [f"{name}:{type_name}" for name, type_name in RECORDED.items()]
+    results = [name for name in RECORDED if name != PROMPT_TOPIC]  # that one is the player's, which is yet to start
     recorded = logs / "recorded_bag"
     with ExitStack() as stack:
         nodes = stack.enter_context(
@@ -128,9 +130,10 @@ def _run_nodes(arguments: argparse.Namespace) -> None:
         say("loading the model in the forecast node ...")
         _wait_for(nodes, nodes_log, READY, times=2)
         recorder = stack.enter_context(
-            _program("momap_ros.ros.bag_recorder", [str(recorded), *topics], log=recorder_log)
+            _program("momap_ros.ros.bag_recorder", [str(recorded), *topics, "--wait-for", *results], log=recorder_log)
         )
-        _wait_for(recorder, recorder_log, "recording", times=1)
+        # A recorder that the nodes have yet to discover misses their first forecast.
+        _wait_for(recorder, recorder_log, "found", times=1)
         player = stack.enter_context(_program("momap_ros.ros.bag_player", _player_arguments(arguments), log=None))
         if player.wait() != 0:
             raise DemoError(f"demo: the player ended with exit code {player.returncode}; see above")

@@ -23,10 +23,12 @@ from momap_ros.ros.bag_player import message_class
 from momap_ros.ros.transport import allow_large_messages
 
 QUEUE_DEPTH = 100
+AWAITED_S = 0.05  # between two looks for publishers that are waited for
 
 DESCRIPTION = """Records topics into a rosbag2 folder (mcap) until Ctrl-C; the folder appears when the recording ends.
 
-Prints "recording" when it listens, and the topic's name for every message."""
+Prints "recording" when it listens, "found" when all that it was to wait for is published (--wait-for), and the topic's
+name for every message."""
 
 EPILOG = """example:
   python -m momap_ros.ros.bag_recorder out_bag /prompt:std_msgs/msg/String /color/image_raw:sensor_msgs/msg/Image"""
@@ -76,6 +78,7 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("bag", type=Path, help="rosbag2 folder to make; one that exists is replaced")
     parser.add_argument("topics", nargs="+", type=_topic, metavar="TOPIC:TYPE", help="what to record")
+    parser.add_argument("--wait-for", nargs="*", default=[], metavar="TOPIC", help="say when all these are published")
     arguments = parser.parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
     # Also an orderly end: whoever started this program may not be able to send Ctrl-C.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
@@ -88,11 +91,14 @@ def main(args: list[str] | None = None) -> int:
             BagRecorder(node, writer, dict(arguments.topics))
             executor.add_node(node)
             print("recording", flush=True)  # noqa: T201
+            awaited = set(arguments.wait_for)
             # Being told to end is how every recording ends, not an error.
             with suppress(KeyboardInterrupt, ExternalShutdownException):
                 while rclpy.ok():
+                    if awaited and not (awaited := {name for name in awaited if not node.count_publishers(name)}):
+                        print("found", flush=True)  # noqa: T201
                     # A signal that comes just before the wait begins does not wake it: look again every second.
-                    executor.spin_once(timeout_sec=1.0)
+                    executor.spin_once(timeout_sec=AWAITED_S if awaited else 1.0)
     except BagError as error:
         print(f"bag_recorder: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
