@@ -18,8 +18,9 @@ from momap_ros.momap import MoMap, PointTrajectories
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.shapes import check_shapes
 
-# Ridge of the linear part, in squared scene scales: an instance seen in a few cells falls back to pure translation.
-RIDGE = 3e-5
+# Ridge of the linear part, in squared scene scales, 3 cm at a metre: turns drawn for what is smaller are mostly noise,
+# so that it falls back to pure translation.
+RIDGE = 1e-3
 MOVING_GATE = 0.5
 
 

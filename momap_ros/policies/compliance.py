@@ -20,6 +20,8 @@ from momap_ros.policies.follower import Plan, paced
 # RMS distances over the object's points.
 _GIVES_M, _GIVES_SHARE = 0.006, 0.25  # so far off its plan, and by this share of the way, something holds it
 _OFF_LOOKS = 10  # in a row: a jolt passes
+_PROBED_RAD, _PROBED_M, _PROBE_M_S, _PROBE_STEPS = 0.8, 0.03, 0.05, 10
+_GIVEN_M = 0.003  # what is stuck goes on along a way of at least this length that it has given
 _NEWER_M = 0.0035  # least way that shows a joint, and that shows it anew
 _SAME_JOINT_M = 0.0005  # from what a joint allows
 _BARRED_SHARE = 0.4  # what gets this share of its way comes along, if askew: a free object, or a joint that will show
@@ -32,6 +34,7 @@ _SPEED_SHARE = 0.6  # of the gripper's limit
 # How much farther than forecast a joint goes: of noisy futures the mean is short, the more so where they do not turn.
 # Chosen on the train split, where both also let a drawer or a door run against its stop (docs/closed_loop.md).
 _LONGER = {JointKind.PRISMATIC: 1.35, JointKind.REVOLUTE: 2.8}
+_LEAST_WAY = {JointKind.PRISMATIC: 0.04, JointKind.REVOLUTE: 0.6}  # metres or radians: nobody moves a door by less
 
 
 class Compliance:
@@ -65,9 +68,11 @@ class Compliance:
         self._config, self._spread = config, PointSpread.of(transform_points(self._taken, np.asarray(points)))
         self._first, self._meant_m = plan, self._way_m(plan.motion_t_from_0)
         self._seen: deque[Float64] = deque(maxlen=_STUCK_LOOKS + 1)
-        self._turned_back, self._off_looks = False, 0
+        self._turned_back, self._tried_given, self._off_looks = False, False, 0
+        self._probes: list[Float64] | None = None
         self._shown: Articulation | None = None
         self._shown_m = 0.0
+        self._farthest, self._farthest_m = np.eye(4), 0.0
 
     @property
     def jointed(self) -> bool:
@@ -89,6 +94,8 @@ class Compliance:
         expected = plan.motion_at(time_s) @ invert_se3(self._taken)
         self._seen.append(moved)
         off_m, way_m = float(self._spread.distance_m(moved, expected)), self._way_m(moved)
+        if way_m > self._farthest_m:
+            self._farthest, self._farthest_m = moved, way_m
         expected_m = self._way_m(expected)
         if off_m < (_GIVES_M if self.jointed else max(_GIVES_M, _GIVES_SHARE * expected_m)):
             self._off_looks = self._off_looks if self._is_held else 0
@@ -107,7 +114,16 @@ class Compliance:
             if before is not None and self._is_on(before, moved):
                 self.joint = shown
                 return self._along(plan, 1.0)
-        return self._yielding(plan, time_s, moved) if barred else None
+        return self._yielding(plan, time_s, moved) if barred and self._probes is None else None
+
+    def at_end(self, plan: Plan) -> Plan | None:
+        """What is followed once the plan is over; None where the object has come along, or nothing else is left."""
+        if self.ended or self.jointed or not self._seen:
+            return None
+        if self._probes is not None:
+            return self._stuck(plan, 0.0)
+        way_m, end = self._way_m(self._seen[-1]), self._first.motion_t_from_0[-1] @ invert_se3(self._taken)
+        return self._stuck(plan, way_m) if way_m < _BARELY * self._way_m(end) else None
 
     def _checked(self, plan: Plan, moved: Float64, way_m: float, off_m: float) -> Plan | None:
         """What lags behind on its joint is at a stop; what has left it is on another one."""
@@ -138,10 +154,19 @@ class Compliance:
         return float(self._spread.distance_m(self._seen[-1], self._seen[0])) < _STUCK_M
 
     def _stuck(self, plan: Plan, way_m: float) -> Plan | None:
-        """The other way, once, where it has hardly moved; else the end."""
-        if self._turned_back or way_m > _BARELY * self._meant_m:
+        """Along what it has given at all; the other way, once, where it has hardly moved; else the end."""
+        if not self.jointed and self._farthest_m > _GIVEN_M and not self._tried_given:
+            self._tried_given = True
+            self.joint = shown_joint(self._farthest, self._spread)
+            self._shown_m = self._farthest_m
+            self._off_looks = 0
+            self._seen.clear()
+            return self._along(plan, 1.0)
+        if way_m > _BARELY * self._meant_m or (self._turned_back and self.jointed):
             self.ended = True
             return None
+        if self._turned_back:
+            return self._probing(plan)
         self._turned_back, self._shown, self._shown_m = True, None, way_m
         self._off_looks = 0
         self._seen.clear()
@@ -149,6 +174,22 @@ class Compliance:
             return self._along(plan, -1.0)
         back = invert_se3(self._first.motion_t_from_0)
         return replace(self._first, base_from_gripper=back @ self._held, motion_t_from_0=back @ self._taken)
+
+    def _probing(self, plan: Plan) -> Plan | None:
+        """What gives neither along the forecast nor against it is turned a little, and pushed to the sides."""
+        if self._probes is None:
+            self._probes = _probes(self._spread.centroid, self._first.motion_t_from_0[-1])
+        if not self._probes:
+            self.ended = True
+            return None
+        track = self._probes.pop(0)
+        self._shown, self._shown_m, self._farthest_m, self._off_looks = None, 0.0, 0.0, 0
+        self._tried_given = False
+        self._seen.clear()
+        limits = self._config
+        ways = track @ self._held
+        times = paced(ways, 1e-4, max_speed_m_s=_PROBE_M_S, max_turn_rad_s=limits.max_turn_rad_s / 2)
+        return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track @ self._taken)
 
     def _yielding(self, plan: Plan, time_s: float, moved: Float64) -> Plan:
         """The rest of the plan, turned as the object is: a stiff wrist would keep a hinge from turning."""
@@ -167,6 +208,7 @@ class Compliance:
             turns = np.linspace(0.0, _MOST_TURN_RAD, _TURN_STEPS)
             reached_m = self._spread.distance_m(joint_motions(replace(self.joint, positions=turns)), np.eye(4))
             goal = float(turns[min(int(np.searchsorted(reached_m, meant_m)), _TURN_STEPS - 1)])
+        goal = max(goal, _LEAST_WAY[self.joint.kind])
         self.ended = sign > 0 and now >= goal
         track = joint_motions(replace(self.joint, positions=np.linspace(now, sign * goal, _WAYPOINTS)))
         ways = track @ self._held
@@ -175,6 +217,19 @@ class Compliance:
             ways, 1e-4, max_speed_m_s=_SPEED_SHARE * limits.max_speed_m_s, max_turn_rad_s=limits.max_turn_rad_s
         )
         return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track @ self._taken)
+
+
+def _probes(centre: Float64, end: Float64) -> list[Float64]:
+    """(P,) ways (W, 4, 4) that try what may give: turns about the vertical, and pushes across a (4, 4) motion."""
+    up = np.array([0.0, 0.0, 1.0])
+    way = transform_points(end, centre) - centre
+    across = np.cross(up, way) if np.linalg.norm(way[:2]) > 1e-6 else np.array([1.0, 0.0, 0.0])
+    across /= np.linalg.norm(across)
+    angles = np.linspace(0.0, _PROBED_RAD, _PROBE_STEPS)
+    turns = [joint_motions(Articulation(JointKind.REVOLUTE, sign * up, centre, angles)) for sign in (1.0, -1.0)]
+    steps = np.linspace(0.0, _PROBED_M, _PROBE_STEPS)
+    pushes = [joint_motions(Articulation(JointKind.PRISMATIC, axis, centre, steps)) for axis in (across, -across, up)]
+    return turns + pushes
 
 
 def shown_joint(motion: FloatArray, points: PointSpread) -> Articulation:

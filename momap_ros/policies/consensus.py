@@ -20,6 +20,7 @@ from momap_ros.shapes import check_shapes
 
 _SAME_END_M, _SAME_END_SHARE = 0.03, 0.7  # ends this near, or this share of the usual way, are one outcome
 _WANDER_SHARE = 0.12  # of the longest way: a mean that is longer moves, however much the futures differ
+_LEAST_TURN_RAD = 0.35  # a smaller mean turn is noise that draws have in common
 _AGREED_TURN = 1.0  # a mean turn must be so many times as large as the draws' deviation from it
 
 
@@ -133,7 +134,7 @@ def _mean_turns(rotations: Float64, share: Float64) -> Float64:
     mean = np.einsum("k,kti->ti", share, vectors)
     step = int(np.linalg.norm(mean, axis=1).argmax())
     deviation = float(np.sqrt(share @ ((vectors[:, step] - mean[step]) ** 2).sum(axis=1)))
-    if float(np.linalg.norm(mean[step])) < _AGREED_TURN * deviation:
+    if float(np.linalg.norm(mean[step])) < max(_AGREED_TURN * deviation, _LEAST_TURN_RAD):
         return np.repeat(np.eye(3)[None], steps, axis=0)
     means = [Rotation.from_matrix(rotations[:, t]).mean(weights=share).as_matrix() for t in range(steps)]
     return np.stack(means)

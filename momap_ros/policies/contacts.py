@@ -6,6 +6,7 @@ finger pads, x along the fingers towards their ends, y along the closing directi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -37,6 +38,10 @@ _LEVEL_M = 0.012  # vertical motion of what stays on the table
 _ROLLS_RAD, _ROLLS_TILT = 0.6, 0.6  # turn about an axis whose vertical share is smaller
 _STAYS_SHARE = 0.4  # of the longest way: points of a hinged object that move less are near its axis
 _SET_GOING_M_S = 0.2  # faster than this, something that rolls has been let go
+_SAME_PLACE_M, _SAME_WAY_COS = (
+    0.015,
+    0.9,
+)  # what is as near to a grasp, and comes from as much the same side, is it again
 _GRID = 13  # points across the box in which the axis of something that rolls is looked for
 _PRESSED_M, _MOST_PRESSED_M = 0.006, 0.03  # least and longest way of what is pressed
 
@@ -83,7 +88,12 @@ class Surroundings:
 
 
 def choose_contact(
-    seen: Surroundings, motion_t_from_0: FloatArray, step_s: float, config: FollowerConfig
+    seen: Surroundings,
+    motion_t_from_0: FloatArray,
+    step_s: float,
+    config: FollowerConfig,
+    *,
+    tried: Sequence[FloatArray] = (),
 ) -> Contact | None:
     """The best way to make an object move as forecast.
 
@@ -97,6 +107,7 @@ def choose_contact(
         motion_t_from_0: (T, 4, 4) forecast motion, base frame.
         step_s: seconds between two steps.
         config: measures of the gripper.
+        tried: (4, 4) base_from_gripper of grasps in which the fingers closed on nothing, not to be taken again.
 
     Returns:
         The contact, or None where the gripper finds no place.
@@ -113,7 +124,7 @@ def choose_contact(
         return _push(seen, motion, config)
     if _goes_straight_down(seen.points, motion):
         return Contact(ContactKind.PRESS, _top_pose(seen, config))
-    grasp = _best_grasp(seen, motion, config)
+    grasp = _best_grasp(seen, motion, config, tried)
     if grasp is not None:
         return grasp
     path = transform_points(motion, seen.points.mean(axis=0))
@@ -218,7 +229,9 @@ def _orientations(centre: Float64) -> tuple[Float64, npt.NDArray[np.bool_]]:
     return np.array(down + tilted), np.arange(len(down) + len(tilted)) < len(down)
 
 
-def _best_grasp(seen: Surroundings, motion: Float64, config: FollowerConfig) -> Contact | None:
+def _best_grasp(
+    seen: Surroundings, motion: Float64, config: FollowerConfig, tried: Sequence[FloatArray]
+) -> Contact | None:
     points = seen.points
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
     moved = farthest_m(points, motion)
@@ -235,7 +248,10 @@ def _best_grasp(seen: Surroundings, motion: Float64, config: FollowerConfig) -> 
     for rotation, points_down in zip(rotations, down, strict=True):
         # A hand that is carried round until it points back at its own arm is beyond the wrist's range.
         backwards = max(0.0, -float((motion[:, :3, :3] @ rotation[:, 0] @ outwards).min()))
+        failed = [pose[:3, 3] for pose in tried if float(pose[:3, 0] @ rotation[:, 0]) > _SAME_WAY_COS]
         for place, insertion, width_m in _placed(seen, rotation, seeds, config):
+            if any(float(np.linalg.norm(place - other)) < _SAME_PLACE_M for other in failed):
+                continue
             held = share[np.linalg.norm(points - place, axis=1).argmin()]
             off = float(np.linalg.norm((place - centre)[:2])) / size
             faces_away = float((place - centre) @ outwards) / size

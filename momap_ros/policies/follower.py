@@ -186,6 +186,7 @@ def make_plan(
     *,
     base_from_camera: FloatArray,
     base_from_gripper_now: FloatArray | None = None,
+    tried: Sequence[FloatArray] = (),
 ) -> Plan:
     """Contact and way of the gripper for one object.
 
@@ -197,6 +198,7 @@ def make_plan(
         base_from_camera: (4, 4).
         base_from_gripper_now: (4, 4) where the gripper is; of the two ways to hold something, half a turn apart, the
             one nearer to it is taken.
+        tried: (4, 4) base_from_gripper of grasps in which the fingers closed on nothing.
 
     Raises:
         NotFollowedError: the object does not move as seen from here, or there is no place to touch it.
@@ -204,12 +206,13 @@ def make_plan(
     check_shapes(base_from_camera=(base_from_camera, "4 4"))
     base_from_camera = np.asarray(base_from_camera, np.float64)
     track = base_from_camera @ motion.motion_t_from_0 @ invert_se3(base_from_camera)
+    if len(seen.points):
+        track = in_place(track, seen)  # what a hand moves, and gets nowhere, is moved all the same
     if not len(seen.points) or farthest_m(seen.points, track).max() < config.min_displacement_m:
         raise NotFollowedError("nothing moves", f"object {motion.instance_id}, {len(seen.points)} points")
-    track = in_place(track, seen)
     # What is forecast without doubt ends where it is forecast to end, beside a bowl too.
     track = onto_support(track, seen, min(config.support_reach_m, motion.hypothesis_spread_m), motion.goal_id)
-    contact = choose_contact(seen, track, step_s, config)
+    contact = choose_contact(seen, track, step_s, config, tried=tried)
     if contact is None:
         raise NotFollowedError(
             "no contact found", f"object {motion.instance_id}, {len(seen.points)} points, opening {config.opening_m} m"

@@ -13,11 +13,15 @@ from momap_ros.policies.contacts import Surroundings
 
 _TURNED_RAD = np.pi / 2
 _STROKES, _STROKES_M = 3.0, 0.06  # a path so many times as long as the way from its start, and so long, is to and fro
-_NOWHERE_M = 0.03  # what does not get so far stays where it is
+_NOWHERE_M, _KNOB_NOWHERE_M = 0.03, 0.015  # what does not get so far stays where it is; the same above the table
 _UNTURNED_RAD = 0.4
 _STANDS_M = 0.01  # above the table
 _LIFTED_M = 0.06
 _TURN_STEPS = 11
+_PANEL_M, _LEAST_PANEL = 0.08, 30  # from a knob to what it is on, and points that tell its slope
+_LONG, _LIES = 1.4, 0.8  # spread along to across of what is long; level share of its axis when it lies
+_TAKEN_UP_M, _PUT_BACK_M, _PUT_DOWN, _SET_DOWN_M = 0.04, 0.03, 0.75, 0.002
+_DOWN_M = 0.004  # what goes down so far, and goes nowhere else, is pressed
 
 
 def to_and_fro(paths: FloatArray, weights: FloatArray) -> bool:
@@ -34,24 +38,79 @@ def path_lengths_m(paths: FloatArray) -> Float64:
 
 
 def in_place(track: Float64, seen: Surroundings) -> Float64:
-    """The way of an object that stands on the table and stays where it is: turned by a quarter, or rubbed on the table.
+    """The way of an object that stays where it is: turned by a quarter, or rubbed on the table that it stands on.
+
+    What does not stand on the table is a knob, and turns about the normal of what it is on.
 
     Args:
         track: (T, 4, 4) motion of the object from step 0, base frame (z up).
         seen: its points, and the table's height.
 
     Returns:
-        (U, 4, 4); the way itself where the object gets somewhere, is turned already, or does not stand on the table.
+        (U, 4, 4); the way itself where the object gets somewhere, is turned already, or is pressed.
     """
-    lowest_m = float(seen.points[:, 2].min())
     turn = np.arccos(np.clip((np.trace(track[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1, 1)).max()
-    if lowest_m > seen.table_m + _STANDS_M or turn > _UNTURNED_RAD:
+    if turn > _UNTURNED_RAD:
         return track
+    stands = float(seen.points[:, 2].min()) <= seen.table_m + _STANDS_M
+    if (upright := _set_upright(track, seen)) is not None:
+        return upright
     centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
     path = transform_points(track, centre) - centre
-    if to_and_fro(path[None], np.ones(1)) and np.abs(path[:, 2]).max() < _LIFTED_M:
+    if stands and to_and_fro(path[None], np.ones(1)) and np.abs(path[:, 2]).max() < _LIFTED_M:
         return se3_from_parts(np.tile(np.eye(3), (len(path), 1, 1)), path * [1.0, 1.0, 0.0])
-    if np.linalg.norm(path, axis=1).max() > _NOWHERE_M:
+    nowhere_m = _NOWHERE_M if stands else _KNOB_NOWHERE_M
+    if np.linalg.norm(path, axis=1).max() > nowhere_m or (not stands and _is_pressed(path)):
         return track
+    axis = np.array([0.0, 0.0, 1.0]) if stands else _normal(seen, centre)
     angles = np.linspace(0.0, _TURNED_RAD, _TURN_STEPS)
-    return joint_motions(Articulation(JointKind.REVOLUTE, np.array([0.0, 0.0, 1.0]), centre, angles))
+    return joint_motions(Articulation(JointKind.REVOLUTE, axis, centre, angles))
+
+
+def _set_upright(track: Float64, seen: Surroundings) -> Float64 | None:
+    """(T, 4, 4) of something long that lies, is lifted and put back where it lay: it is stood up, its thinner end up.
+
+    Nobody lifts a thing for nothing. None where it is not so.
+    """
+    centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
+    path = transform_points(track, centre) - centre
+    middle = seen.points.mean(axis=0)
+    _, spread, axes = np.linalg.svd(seen.points - middle, full_matrices=False)
+    axis = np.array([axes[0][0], axes[0][1], 0.0])
+    level = float(np.linalg.norm(axis))
+    raised_m, away_m = float(path[:, 2].max()), float(np.linalg.norm(path[-1, :2]))
+    put_back = away_m < _PUT_BACK_M and path[-1, 2] < _PUT_DOWN * raised_m
+    if spread[0] < _LONG * spread[1] or level < _LIES or raised_m < _TAKEN_UP_M or not put_back:
+        return None
+    axis /= level
+    along = (seen.points - centre) @ axis
+    along -= (along.min() + along.max()) / 2
+    across = (seen.points - centre) @ np.array([-axis[1], axis[0], 0.0])
+    half_m = float(np.ptp(along)) / 2
+    if seen.points[:, 2].min() > seen.table_m + np.ptp(across) / 2 + _STANDS_M:  # its lower half may be hidden
+        return None
+    widths_m = [float(np.ptp(across[sign * along > 0.7 * half_m])) for sign in (1, -1)]
+    top = axis if widths_m[0] < widths_m[1] else -axis
+    turns = np.clip(2.0 * np.linspace(0.0, 1.0, len(track)) - 0.5, 0.0, 1.0) * np.pi / 2
+    # In the middle of the way, when it is in the air; at the end it stands on the table.
+    upright = joint_motions(Articulation(JointKind.REVOLUTE, np.cross(top, [0.0, 0.0, 1.0]), centre, turns))
+    upright[:, :3, 3] += path
+    lowest_m = seen.table_m + half_m + _SET_DOWN_M - centre[2]
+    upright[:, 2, 3] += np.clip(turns / (np.pi / 2), 0.0, 1.0) * np.maximum(lowest_m - path[:, 2], 0.0)
+    return np.asarray(upright)
+
+
+def _is_pressed(path: Float64) -> bool:
+    """Whether a (T, 3) way from 0 goes mostly down."""
+    lowest = path[int(path[:, 2].argmin())]
+    return bool(-lowest[2] > max(_DOWN_M, float(np.linalg.norm(lowest[:2])), float(path[:, 2].max())))
+
+
+def _normal(seen: Surroundings, centre: Float64) -> Float64:
+    """(3,) upward normal of the surface around what is not on the table; up where too little of it is seen."""
+    around = np.linalg.norm(seen.others - centre, axis=1) < _PANEL_M
+    panel = seen.others[around & (seen.others[:, 2] > seen.table_m + _STANDS_M)]
+    if len(panel) < _LEAST_PANEL:
+        return np.array([0.0, 0.0, 1.0])
+    normal = np.linalg.svd(panel - panel.mean(axis=0), full_matrices=False)[2][2]
+    return np.asarray(normal * np.copysign(1.0, normal[2]))

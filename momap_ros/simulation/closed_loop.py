@@ -48,6 +48,8 @@ _LOOK_S = 0.1  # between two comparisons with the forecast
 _YIELD_S = 0.02  # and between two that ask whether it comes along
 _FREE_SPEED_M_S, _TOUCH_SPEED_M_S, _TURN_RAD_S = 0.35, 0.18, 2.5
 _FALLEN_M, _COLLIDED_M = -0.02, 0.03
+_SETTLE_S = 0.3  # what is held lags behind; where it is at the end shows after this
+_GRASPS = 3  # where the fingers close on nothing, at other places
 _CLOSE_STEPS, _HOLD_STEPS, _AWAY_M = 100, 30, 0.07
 
 
@@ -98,19 +100,11 @@ def attempt(
     run = _Run(episode, hand, config, replanning)
     try:
         chosen = choose_object(motions, config, leave_out=view.robot_ids)
-        plan = make_plan(
-            chosen,
-            step_s,
-            view.surroundings(chosen.instance_id, BASE_FROM_WORLD),
-            config,
-            base_from_camera=BASE_FROM_WORLD @ view.world_from_camera,
-            base_from_gripper_now=run.gripper,
-        )
+        plan, failure, details = run.take_and_follow(chosen, step_s, view)
     except NotFollowedError as error:
         hand.wait(_HOLD_STEPS)
         return run.result(error.reason, str(error), None)
     body = view.body_of(chosen.instance_id)
-    failure, details = run.follow(plan, body, view, chosen.centroid_m)
     if body != episode.scene.model.body(episode.scene.acted).id:
         name = episode.scene.model.body(body).name
         failure, details = "wrong object", f"followed {name} instead of {episode.scene.acted}"
@@ -157,6 +151,33 @@ class _Run:
         for share in self.hand.shares(max(float(np.linalg.norm(way)) / speed_m_s, angle / _TURN_RAD_S)):
             self.hold(se3_from_parts(start[:3, :3] @ _rotation_of(share * turn), start[:3, 3] + share * way))
 
+    def take_and_follow(self, chosen: ObjectMotion, step_s: float, view: FirstView) -> tuple[Plan, str, str]:
+        """The plan that was followed, and the failure that was met; fingers that close on nothing try elsewhere.
+
+        Raises:
+            NotFollowedError: there is no plan.
+        """
+        seen, tried = view.surroundings(chosen.instance_id, BASE_FROM_WORLD), list[Float64]()
+        followed: tuple[Plan, str, str] | None = None
+        while followed is None or (followed[1] == "no grasp" and len(tried) < _GRASPS):
+            try:
+                plan = make_plan(
+                    chosen,
+                    step_s,
+                    seen,
+                    self.config,
+                    base_from_camera=BASE_FROM_WORLD @ view.world_from_camera,
+                    base_from_gripper_now=self.gripper,
+                    tried=tried,
+                )
+            except NotFollowedError:
+                if followed is None:
+                    raise
+                break  # there is no other place to take hold of it
+            followed = (plan, *self.follow(plan, view.body_of(chosen.instance_id), view, chosen.centroid_m))
+            tried.append(plan.contact.base_from_gripper)
+        return followed
+
     def follow(self, plan: Plan, body: int, view: FirstView, centroid_in_camera: Float64) -> tuple[str, str]:
         """Approach, take, follow, let go; returns the failure that was met on the way, and its figures."""
         kind, hand = plan.contact.kind, self.hand
@@ -186,6 +207,8 @@ class _Run:
                 base_from_camera=base_from_camera,
             )
         failure, details = self._follow_way(plan, body, world_from_body, replanner)
+        if not failure and kind is not ContactKind.PUSH:
+            self.hand.wait(_HOLD_STEPS)
         if replanner is not None:
             self.replans = replanner.replans
         return self._leave(plan, failure, details)
@@ -202,17 +225,21 @@ class _Run:
         held = invert_se3(taken) @ self.gripper
         compliance = Compliance(plan, self._points, self.gripper, taken=taken, config=self.config)
         step = passed = 0  # since the plan began, and since the first one did
-        while step < int(plan.duration_s / step_s) and not compliance.ended:
+        while not compliance.ended:
+            if step * step_s >= plan.duration_s + attached * _SETTLE_S:
+                other = compliance.at_end(plan)
+                if other is None:
+                    break
+                plan, step = other, 0
             step, passed = step + 1, passed + 1
             self.hold(plan.gripper_at(step * step_s))
             if attached and passed % yield_every == 0:
                 given = compliance.look(plan, step * step_s, self._motion(body, world_from_body))
                 if given is not None:
                     plan, step = given, 0
-            if step % look == 0 and attached:
-                apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body))
-                if apart_m > self.config.disagreement_m:
-                    return "stopped on disagreement", f"{apart_m:.3f} m after {passed * step_s:.1f} s"
+            apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body)) if attached else 0.0
+            if step % look == 0 and apart_m > self.config.disagreement_m:
+                return "stopped on disagreement", f"{apart_m:.3f} m after {passed * step_s:.1f} s"
             # A joint that has shown itself tells more than another forecast.
             if replanner is None or compliance.jointed or passed % max(1, round(replanner.every_s / step_s)):
                 continue
@@ -224,8 +251,6 @@ class _Run:
                 plan, step, world_from_body = newer.corrected(np.eye(4), moved @ held), 0, self._pose(body)
                 points = transform_points(moved, self._points)
                 compliance = Compliance(plan, points, moved @ held, taken=np.eye(4), config=self.config)
-        if plan.contact.kind is not ContactKind.PUSH:
-            self.hand.wait(_HOLD_STEPS)
         return "", ""
 
     def _take(self, kind: ContactKind) -> int | None:
@@ -252,7 +277,8 @@ class _Run:
     def _leave(self, plan: Plan, failure: str, details: str) -> tuple[str, str]:
         """Let go where the object rests on something, and wait until all is still."""
         kind = plan.contact.kind
-        if failure not in ("", "no grasp", "wrong object") or (kind is ContactKind.GRASP and not plan.releases):
+        holds = kind is ContactKind.GRASP and not plan.releases and failure != "no grasp"
+        if holds or failure not in ("", "no grasp", "wrong object"):
             self.hand.wait(_HOLD_STEPS)
             return failure, details
         if kind is ContactKind.GRASP:

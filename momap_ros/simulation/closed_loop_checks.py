@@ -3,9 +3,10 @@
 A script looks at its object while it moves the hand; here the same conditions, with the same thresholds, are asked of
 the recorded states. On the scripts' own recordings both verdicts agree (test/simulation/test_closed_loop_checks.py).
 
-Two skills are asked less than their scripts are, which carry to a place that was drawn and that no sentence names:
-`pick_place` has to get half as far, within 45 degrees of that way ("put the mug to the left"), and `unstack` to leave
-what it lay on and rest on the table.
+Four skills are asked less than their scripts are, which go to a place that was drawn and that no sentence names:
+`pick_place` has to get half as far, within 45 degrees of that way ("put the mug to the left"), `unstack` to leave
+what it lay on and rest on the table, `turn_knob` and `turn_faucet` ("turn the tap") to turn as far as any script does,
+either way.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from momap_ros.simulation.scene import Scene
 from momap_ros.simulation.skills.controls import PRESSED
 from momap_ros.simulation.skills.grasping import IN_TARGET_M, LIFTED_M, ON_TARGET_M, acted_object
 from momap_ros.simulation.skills.handling import ON_GOAL_M, ON_TABLE_M, OVER_TARGET_M, POURING_RAD
-from momap_ros.simulation.skills.operating import fixture_of, reached
+from momap_ros.simulation.skills.operating import LEAST_TRAVEL, fixture_of, reached
 from momap_ros.simulation.skills.pushing import MOVED_M, asked_motion
 from momap_ros.simulation.skills.registry import SKILLS
 from momap_ros.simulation.skills.storing import SUNK_M, WITHIN_M
@@ -32,6 +33,7 @@ _STRIDE = 5  # recorded states that are looked at: every 20 ms
 _UPRIGHT_COS, _STANDING_COS, _STANDING_M, _ABOVE_TABLE_M = 0.98, 0.97, 0.01, -0.01
 _LEAST_WAY, _OFF_RAD, _SHORT, _FAR = 0.02, 0.6, 0.8, 1.2  # metres or radians; shares of the way meant
 _TURNED_RAD, _WIPED_M, _ON_TABLE_WIPING_M = 0.8, 0.2, 0.01
+_STOPS_SHORT = 0.9  # of the least way of a script, whose hand gives a little
 _SAID_RAD = np.pi / 4  # a sentence names one of four directions
 
 
@@ -237,6 +239,11 @@ def _operate(recording: Recording) -> bool:
     return reached(fixture_of(recording.scene), recording.scene.task.amount, float(joint[0]), float(joint[-1]))
 
 
+def _turn_either_way(recording: Recording) -> bool:
+    joint = recording.joint
+    return bool(abs(joint[-1] - joint[0]) > _STOPS_SHORT * LEAST_TRAVEL * fixture_of(recording.scene).limit)
+
+
 def _press(recording: Recording) -> bool:
     joint = recording.joint
     return bool(joint.max() - joint[0] > PRESSED * (fixture_of(recording.scene).limit - joint[0]))
@@ -257,6 +264,7 @@ _BY_NAME: dict[str, Callable[[Recording], bool]] = {
     "pour": _pour,
     "topple": _topple,
     "roll": _roll,
+    **dict.fromkeys(("turn_knob", "turn_faucet"), _turn_either_way),
     "press_button": _press,
 }
 NOBODY_ACTS = tuple(name for name, skill in SKILLS.items() if skill.perform is None)

@@ -80,10 +80,12 @@ def followed(plan: Plan, thing: Door | Drawer) -> tuple[Float64, Compliance]:
         given = compliance.look(plan, time_s, motion)
         if compliance.ended:
             break
+        if given is None and time_s > plan.duration_s:
+            given = compliance.at_end(plan)
+            if given is None:
+                break
         if given is not None:
             plan, time_s = given, 0.0
-        elif time_s > plan.duration_s:
-            break
     return motion, compliance
 
 
@@ -124,6 +126,26 @@ def test_it_ends_at_a_stop() -> None:
 def test_what_is_at_its_stop_already_goes_the_other_way() -> None:
     motion, _ = followed(straight_plan(0.08, 0.0, 0.0), Drawer((-0.3, 0.0)))
     assert motion[0, 3] < -0.05
+
+
+def test_what_gives_neither_way_is_pushed_to_the_sides() -> None:
+    for along in (1.0, -1.0):
+        motion, compliance = followed(straight_plan(0.0, 0.08 * along, 0.0), Drawer((-0.3, 0.3)))
+        assert compliance.joint.kind is JointKind.PRISMATIC
+        assert abs(motion[0, 3]) == pytest.approx(1.35 * 0.08, rel=0.05)
+
+
+def test_a_plan_that_is_over_before_anything_gave_is_not_the_end() -> None:
+    motion, compliance = followed(straight_plan(0.0, 0.012, 0.0, duration_s=0.3), Drawer((-0.3, 0.3)))
+    assert compliance.jointed
+    assert abs(motion[0, 3]) == pytest.approx(0.04, rel=0.05)  # the least that a drawer is moved
+
+
+def test_what_is_held_fast_is_given_up() -> None:
+    motion, compliance = followed(straight_plan(0.08, 0.0, 0.0), Drawer((0.0, 0.0)))
+    assert compliance.ended
+    assert not compliance.jointed
+    np.testing.assert_allclose(motion, np.eye(4))
 
 
 def test_a_joint_is_the_screw_without_its_slide() -> None:

@@ -92,7 +92,9 @@ def test_a_turn_in_place_is_a_motion() -> None:
     np.testing.assert_allclose(Rotation.from_matrix(motion[-1, :3, :3]).as_rotvec(), [0, 0, 1.0], atol=1e-12)
 
 
-@pytest.mark.parametrize(("turns", "agreed_rad"), [((0.8, 1.0, 1.2), 1.0), ((-1.0, 0.1, 1.2), 0.0)])
+@pytest.mark.parametrize(
+    ("turns", "agreed_rad"), [((0.8, 1.0, 1.2), 1.0), ((-1.0, 0.1, 1.2), 0.0), ((0.3, 0.3, 0.3), 0.0)]
+)
 def test_a_turn_is_followed_where_the_futures_agree_on_it(turns: tuple[float, ...], agreed_rad: float) -> None:
     motion = agreed_motion([future((0, 0, turn), (0.1, 0, 0)) for turn in turns], CENTROID, 0.008)
     assert motion is not None

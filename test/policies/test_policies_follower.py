@@ -179,6 +179,21 @@ def test_a_long_box_is_held_across_and_beside_its_neighbour() -> None:
     assert contact.base_from_gripper[2, 3] - CONFIG.fingertip_m > 0.0  # above the table
 
 
+def test_where_the_fingers_closed_on_nothing_they_are_not_closed_again() -> None:
+    seen, lift = (
+        Surroundings(box((0.3, 0.0, 0.02), (0.14, 0.03, 0.04)), np.zeros((0, 3))),
+        track((0, 0, 0), (0, 0, 0.1)),
+    )
+    tried: list[Float64] = []
+    for _ in range(3):
+        contact = choose_contact(seen, lift, 0.2, CONFIG, tried=tried)
+        assert contact is not None
+        pose = contact.base_from_gripper
+        for other in tried:
+            assert np.linalg.norm(pose[:3, 3] - other[:3, 3]) > 0.014 or pose[:3, 0] @ other[:3, 0] < 0.91
+        tried.append(pose)
+
+
 def test_contacts_suit_the_motion() -> None:
     nothing = np.zeros((0, 3))
     button = box((0.3, 0.0, 0.03), (0.05, 0.05, 0.02))

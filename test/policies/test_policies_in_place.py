@@ -1,4 +1,4 @@
-"""What gets nowhere is turned where it stands; strokes stay on the table; all else is left as forecast."""
+"""What gets nowhere is turned where it is, or stood up; strokes stay on the table; all else is left as forecast."""
 
 from __future__ import annotations
 
@@ -51,13 +51,57 @@ def test_strokes_stay_at_their_height_and_are_not_turned() -> None:
     np.testing.assert_allclose(way, moved(strokes(raised_m=0.0)), atol=1e-12)
 
 
-def test_what_goes_somewhere_or_turns_or_stands_on_something_else_is_left() -> None:
+@pytest.mark.parametrize("panel", ["seen", "hidden"])
+def test_a_knob_is_turned_about_the_normal_of_what_it_is_on(panel: str) -> None:
+    knob = standing(lowest_m=0.06)
+    lean = Rotation.from_rotvec([0, 0.6, 0]).as_matrix()
+    plate = np.stack(np.meshgrid(np.linspace(-0.06, 0.06, 9), np.linspace(-0.04, 0.04, 9), [-0.03]), axis=-1)
+    around = plate.reshape(-1, 3) @ lean.T + CENTRE + [0, 0, 0.06] if panel == "seen" else np.zeros((0, 3))
+    way = in_place(straight(0.004, 0.0, 0.004), Surroundings(knob.points, around))
+    expected = lean @ [0, 0, 1] if panel == "seen" else np.array([0, 0, 1])
+    np.testing.assert_allclose(Rotation.from_matrix(way[-1, :3, :3]).as_rotvec(), np.pi / 2 * expected, atol=1e-9)
+
+
+def lying_bottle() -> Surroundings:
+    """The upper side of a bottle along y, 16 cm long and 6 cm thick, its neck at the far end; on the table."""
+    y, turn = np.meshgrid(np.linspace(-0.08, 0.08, 33), np.linspace(0, np.pi, 13))
+    radius = np.where(y > 0.03, 0.012, 0.03)
+    points = np.stack([radius * np.cos(turn), y, 0.03 + radius * np.sin(turn)], axis=-1).reshape(-1, 3)
+    return Surroundings(points + np.array([0.4, 0.1, 0.0]), np.zeros((0, 3)))
+
+
+def lifted_and_back(*end: float) -> Float64:
+    share = np.linspace(0, 1, STEPS)[:, None]
+    return moved(share * np.array(end) + 0.1 * np.sin(np.pi * share) * np.array([0, 0, 1]))
+
+
+def test_what_lies_and_is_put_back_where_it_lay_is_stood_up_on_its_thicker_end() -> None:
+    seen = lying_bottle()
+    way = in_place(lifted_and_back(0.01, 0.02, 0.0), seen)
+    np.testing.assert_allclose(way[0], np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(way[-1, :3, :3] @ [0, 1, 0], [0, 0, 1], atol=1e-9)  # the neck is up
+    ended = transform_points(way[-1], seen.points)
+    assert ended[:, 2].min() == pytest.approx(0.002, abs=1e-6)  # just above the table
+    middle = [(places.min(axis=0) + places.max(axis=0))[:2] / 2 for places in (seen.points, ended)]
+    np.testing.assert_allclose(middle[1] - middle[0], [0.01, 0.02], atol=0.02)
+
+
+def test_what_lies_and_is_carried_away_or_kept_in_the_air_is_not_stood_up() -> None:
+    for track in (lifted_and_back(0.2, 0.0, 0.0), straight(0.0, 0.0, 0.1)):
+        way = in_place(track, lying_bottle())
+        if track[-1, 0, 3]:
+            assert way is track
+        else:
+            np.testing.assert_allclose(way[:, :3, :3], np.broadcast_to(np.eye(3), (STEPS, 3, 3)), atol=1e-12)
+
+
+def test_what_goes_somewhere_or_turns_or_is_pressed_is_left() -> None:
     turned = moved(np.zeros((STEPS, 3)))
     turned[:, :3, :3] = Rotation.from_rotvec(np.linspace(0, 0.5, STEPS)[:, None] * [0, 0, 1]).as_matrix()
     for track, seen in (
         (straight(0.04, 0.0, 0.0), standing()),
         (turned, standing()),
-        (straight(0.02, 0.0, 0.0), standing(lowest_m=0.03)),
+        (straight(0.002, 0.0, -0.02), standing(lowest_m=0.03)),
         (moved(strokes(raised_m=0.1)), standing()),
     ):
         assert in_place(track, seen) is track

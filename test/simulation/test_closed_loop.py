@@ -67,6 +67,16 @@ def follow(
     return attempt(episode, view, motions, step_s, config=config)
 
 
+def test_fingers_that_close_on_nothing_try_another_place() -> None:
+    episode = simulate_episode("train", 100_214, from_rest=True)  # open_drawer, whose handle is seen askew
+    assert episode is not None
+    stage = open_stage(episode, 256, 256)
+    view = first_view(stage, 256)
+    stage.renderer.close()
+    assert view is not None
+    assert follow((episode, view)).success
+
+
 def backwards(motion: ObjectMotion) -> ObjectMotion:
     return replace(motion, motion_t_from_0=invert_se3(motion.motion_t_from_0))
 

@@ -78,6 +78,28 @@ def test_where_no_place_is_said_the_way_counts(carried: tuple[Episode, Rollout])
         assert not succeeded(scene, moved(episode, rollout, end + 1.2 * aside))
 
 
+@pytest.mark.parametrize("skill", ["turn_knob", "turn_faucet"])
+def test_where_no_way_is_said_either_way_is_right_and_a_little_is_not(
+    skill: str, perform_skill: Callable[[str, int], tuple[Episode, Rollout]]
+) -> None:
+    episode, rollout = perform_skill(skill, 0)
+    fixture = episode.scene.fixture
+    assert fixture is not None
+    at = episode.scene.model.joint(fixture.joint).qposadr[0]
+
+    def ended(position: float) -> Rollout:
+        qpos = rollout.qpos.copy()
+        qpos[-1, at] = position
+        return replace(rollout, qpos=qpos)
+
+    first, way = rollout.qpos[0, at], rollout.qpos[-1, at] - rollout.qpos[0, at]
+    assert abs(way) > 0.39 * fixture.limit  # no script turns it by less
+    assert succeeded(episode.scene, ended(first - way))
+    assert succeeded(episode.scene, ended(first + np.sign(way) * 0.4 * fixture.limit))
+    assert not succeeded(episode.scene, ended(first + 0.3 * fixture.limit))
+    assert not succeeded(episode.scene, ended(first - 0.3 * fixture.limit))
+
+
 def test_nobody_can_succeed_where_nobody_acts(
     perform_skill: Callable[[str, int], tuple[Episode, Rollout]],
 ) -> None:

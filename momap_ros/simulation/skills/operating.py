@@ -18,7 +18,7 @@ from momap_ros.simulation.task import Task
 
 Range = tuple[float, float]
 # Shares of the joint's limit. A part that stops a little short has still moved; it must clearly move, the right way.
-_TOLERANCE, _MOVED, _LEAST_TRAVEL = 0.2, 0.2, 0.4
+_TOLERANCE, _MOVED, LEAST_TRAVEL = 0.2, 0.2, 0.4
 _DRAWS = 40
 _SLIDE_SPEED, _TURN_SPEED = 0.25, 1.4  # m/s, rad/s
 _APPROACH_M = 0.09
@@ -80,7 +80,7 @@ def _retarget(scene: Scene, rng: np.random.Generator, *, skill: str, kind: str, 
 def _task(fixture: FixtureInfo, rng: np.random.Generator, *, skill: str, goal: Range) -> Task | None:
     """Bring the fixture's joint to a random place; None where all that were drawn are too near to where it is."""
     amounts = fixture.limit * rng.uniform(*goal, _DRAWS)
-    far = amounts[np.abs(amounts - fixture.start) > _LEAST_TRAVEL * fixture.limit]
+    far = amounts[np.abs(amounts - fixture.start) > LEAST_TRAVEL * fixture.limit]
     return Task(skill, fixture.part, fixture=fixture, amount=float(far[0])) if len(far) else None
 
 
