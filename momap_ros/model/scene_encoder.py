@@ -20,6 +20,8 @@ from momap_ros.conditioning import (
     TOKEN_FEATURES,
     Conditioning,
 )
+from momap_ros.model.noise import InstanceFrames
+from momap_ros.model.turning import Turning
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class SceneEncoding:
 
     Attributes:
         maps: (B, C, 32, 32) conditioning maps, zero where the encoder is blind, with what the tokens wrote back to the
-            cells of their instance.
+            cells of their instance; the last are the latents that a cell is expected to have.
         context: (B, L, D) word and instance tokens.
         context_bias: (B, L) added to attention logits: 0, or a large negative number for padding.
         summary: (B, D) mean of the word tokens.
@@ -65,10 +67,13 @@ class Appearance(nn.Module):
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Linear(2 * channels, width)
 
-    def forward(self, conditioning: Conditioning) -> torch.Tensor:
-        """(B, MAX_INSTANCES, width) of B scenes."""
+    def looks(self, conditioning: Conditioning) -> torch.Tensor:
+        """(B, channels, 1024) of the cells of B scenes."""
         hidden = functional.silu(self.conv_in(conditioning.maps))
-        hidden = functional.silu(self.conv_out(hidden)).flatten(2)  # (B, C, 1024)
+        return functional.silu(self.conv_out(hidden)).flatten(2)
+
+    def forward(self, conditioning: Conditioning, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, MAX_INSTANCES, width) of B scenes and the looks of their cells."""
         member = functional.one_hot(conditioning.slots.flatten(1), MAX_INSTANCES).to(hidden.dtype)  # (B, 1024, M)
         count = member.sum(dim=1).clamp(min=1)[..., None]
         mean = (hidden @ member).transpose(1, 2) / count
@@ -135,6 +140,8 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         latent_channels: C of the latent image; the expected motion is written back too.
         appearance_channels: widths of the convolutions that look at the instances.
         blind_to: conditions, of BLINDABLE, that this model never sees, nor the denoiser: zero in maps and tokens.
+        expects_turns: the expected motion that is written back turns its instance too, see `Turning`; else it is the
+            same for all of an instance's cells.
 
     Raises:
         ValueError: `blind_to` names something else.
@@ -151,6 +158,7 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         latent_channels: int = 30,
         appearance_channels: int = 48,
         blind_to: Sequence[str] = (),
+        expects_turns: bool = False,
     ) -> None:
         """Build the layers; weights are random until loaded or trained."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
@@ -175,6 +183,7 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         self.motion = nn.Linear(width, latent_channels)
         self.pointing = Pointing(width, latent_channels)
         self.write_back = nn.Linear(width, written_channels)
+        self.turning = Turning(width, appearance_channels, latent_channels) if expects_turns else None
 
     def _seen(self, conditioning: Conditioning) -> Conditioning:
         """The inputs with zeros where this model is blind."""
@@ -194,7 +203,12 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         batch = words.shape[0]
         sentence = self.words(words) + self.positions
         text = torch.cat([self.empty_prompt.expand(batch, -1, -1), sentence], dim=1)
-        instances = self.instances(conditioning.tokens) + self.appearance(conditioning)
+        looks = self.appearance.looks(conditioning)
+        instances = self.instances(conditioning.tokens) + self.appearance(conditioning, looks)
+        shapes = None
+        if self.turning is not None:
+            shapes = self.turning.shapes(looks, InstanceFrames.of(conditioning))
+            instances = instances + self.turning.places(shapes.described)
         names = self.names(instances)
         named_by = names.sigmoid().gather(2, words[:, None].expand(-1, MAX_INSTANCES, -1)) * (words > 0)[:, None]
         instances = instances + self.mentioned(named_by.to(sentence.dtype) @ sentence)
@@ -211,7 +225,11 @@ class SceneEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers'
         motion = self.motion(instance_tokens) + toward
         written = torch.cat([self.write_back(instance_tokens), motion], dim=-1) * valid[..., None]  # (B, M, W + C)
         cells = conditioning.slots.flatten(1)[..., None].expand(-1, -1, written.shape[-1])
-        on_cells = written.gather(1, cells).transpose(1, 2).unflatten(2, conditioning.maps.shape[2:])
+        on_cells = written.gather(1, cells).transpose(1, 2)
+        if self.turning is not None and shapes is not None:
+            added = self.turning(instance_tokens, shapes)
+            on_cells = on_cells + functional.pad(added, (0, 0, self.config["written_channels"], 0)).to(on_cells.dtype)
+        on_cells = on_cells.unflatten(2, conditioning.maps.shape[2:])
         return SceneEncoding(
             torch.cat([conditioning.maps, on_cells.to(conditioning.maps.dtype)], dim=1),
             tokens,

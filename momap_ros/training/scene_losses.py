@@ -21,15 +21,25 @@ def encoder_loss(
     """Loss of the steps that train the scene encoder alone, and its parts."""
     with torch.autocast(batch.latents.device.type, torch.bfloat16):
         scene = encoder(batch.conditioning)
-    parts = scene_losses(scene, batch, weighing)
-    return parts["instance"] + parts["motion"] + 0.3 * parts["naming"] + 0.1 * parts["duration"], parts
+    parts = scene_losses(scene, batch, weighing, turns=encoder.turning is not None)
+    shares = {"instance": 1.0, "motion": 1.0, "naming": 0.3, "duration": 0.1, "expected_turn": 1.0}
+    return torch.stack([shares[name] * value for name, value in parts.items()]).sum(), parts
 
 
-def scene_losses(scene: SceneEncoding, batch: Batch, weighing: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What instances are called, which of them moves, how it is expected to, for how long: what needs no denoiser."""
+def scene_losses(
+    scene: SceneEncoding, batch: Batch, weighing: torch.Tensor, *, turns: bool = False
+) -> dict[str, torch.Tensor]:
+    """What instances are called, which of them moves, how it is expected to, for how long: what needs no denoiser.
+
+    Args:
+        scene: encodings.
+        batch: the truth.
+        weighing: (C, C + 3), see `error_map`.
+        turns: also how instances are expected to turn; of an encoder that expects that.
+    """
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
-    return {
+    parts = {
         "instance": functional.binary_cross_entropy_with_logits(
             scene.moving_logits.float(), batch.slot_moves, weight=known / known.sum().clamp(min=1), reduction="sum"
         ),
@@ -37,6 +47,10 @@ def scene_losses(scene: SceneEncoding, batch: Batch, weighing: torch.Tensor) -> 
         "motion": expected_motion_loss(scene.motion.float(), batch, known, weighing),
         "duration": functional.l1_loss(scene.log_duration.float(), batch.log_duration),
     }
+    if turns:
+        expected = scene.maps[:, -batch.latents.shape[1] :].float()
+        parts["expected_turn"] = turning_loss(expected - batch.latents, batch, weighing)
+    return parts
 
 
 def naming_loss(names: torch.Tensor, slot_names: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ from momap_ros.training.steps import (
 from momap_ros.training.time_box import TimeBox, fit_steps
 from momap_ros.training.validation import Validation
 
-LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration", "turning")
+LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration", "turning", "expected_turn")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class SmallModel(nn.Module):
             num_layers=options.encoder_layers,
             latent_channels=latent_channels,
             blind_to=tuple(options.blind_to),
+            expects_turns=options.expects_turns,
         )
         written = self.scene_encoder.config.written_channels + latent_channels
         self.denoiser = SmallDenoiser(
@@ -124,7 +125,7 @@ def training_loss(
     error = output.float() - target_of(batch.latents, noise, alpha, options.prediction)
     latent = latent_loss(error, batch.weights, weighing)
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, batch.weights[:, 0])
-    parts = {"mask": mask} | scene_losses(scene, batch, weighing)
+    parts = {"mask": mask} | scene_losses(scene, batch, weighing, turns=options.expects_turns)
     if options.turning_weight:
         parts["turning"] = turning_loss(error, batch, weighing)
     loss = latent + sum(getattr(options, f"{name}_weight") * value for name, value in parts.items())
@@ -312,6 +313,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="sample",
         help="what the denoiser predicts: clean latents (sample, the default), noise (epsilon), v or flow",
     )
+    parser.add_argument("--expects-turns", action="store_true", help="the scene encoder says how instances turn, too")
     parser.add_argument(
         "--blind-to", nargs="+", choices=list(BLINDABLE), default=[], help="conditions that the model never sees"
     )
@@ -378,19 +380,8 @@ def main() -> int:
     """Command line."""
     arguments = build_parser().parse_args()
     box = TimeBox(arguments.minutes, arguments.encoder_share) if arguments.minutes is not None else None
-    train(
-        Launch(
-            arguments.data,
-            arguments.out.absolute(),
-            given_options(arguments),
-            arguments.workers,
-            arguments.save_every,
-            arguments.device,
-            arguments.loaders,
-            arguments.compile,
-            box,
-        )
-    )
+    how = (arguments.workers, arguments.save_every, arguments.device, arguments.loaders, arguments.compile)
+    train(Launch(arguments.data, arguments.out.absolute(), given_options(arguments), *how, box))
     return 0
 
 

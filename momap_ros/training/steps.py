@@ -42,6 +42,8 @@ class SmallTraining:
         motion_weight: of the expected-motion-of-an-instance loss.
         duration_weight: of the duration loss.
         turning_weight: of the loss of how instances turn, see `scene_losses.turning_loss`.
+        expects_turns: the scene encoder expects turns, see `momap_ros.model.turning`.
+        expected_turn_weight: of the loss of the turns that it expects.
         end_weight: of where a motion ends, beside its latents, see `error_map`.
         seed: of weights, data order, faults and noise.
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
@@ -71,6 +73,8 @@ class SmallTraining:
     prediction: str = "sample"
     blind_to: tuple[str, ...] = ()
     turning_weight: float = 0.0
+    expects_turns: bool = False
+    expected_turn_weight: float = 0.1
 
 
 def step_size(step: int, options: SmallTraining) -> float:

@@ -287,3 +287,48 @@ def test_blindness_is_part_of_the_checkpoint(tmp_path: Path) -> None:
     assert not loaded._seen(assemble(**scene_inputs())).maps[:, 15:19].any()
     with pytest.raises(ValueError, match="blind_to: expected some of points, colors, got depth"):
         blind_encoder("depth")
+
+
+# --- encoders that expect turns
+
+
+def turning_encoder(seed: int = 0) -> SceneEncoder:
+    torch.manual_seed(seed)
+    encoder: SceneEncoder = SceneEncoder(vocabulary=("block",), expects_turns=True).eval()
+    return encoder
+
+
+@torch.inference_mode()
+def test_an_untrained_encoder_expects_no_turns() -> None:
+    torch.manual_seed(0)
+    plain: SceneEncoder = SceneEncoder(vocabulary=("block",)).eval()
+    turning = turning_encoder(seed=1)
+    turning.load_state_dict(plain.state_dict(), strict=False)
+    conditioning = assemble(**scene_inputs())
+    for field in dataclasses.fields(SceneEncoding):
+        torch.testing.assert_close(getattr(turning(conditioning), field.name), getattr(plain(conditioning), field.name))
+
+
+@torch.inference_mode()
+def test_an_expected_turn_is_linear_in_the_point_about_the_middle_of_its_instance() -> None:
+    encoder, inputs = turning_encoder(), scene_inputs(batch=1)
+    assert encoder.turning is not None
+    for layers in (encoder.turning.turns, encoder.turning.places):
+        for parameter in layers[-1].parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    channels = encoder.config["latent_channels"]
+    on_cells = encoder(assemble(**inputs)).maps[0, -channels:].flatten(1).T.numpy()  # (1024, C)
+    points = inputs["points_in_camera"].reshape(-1, 3).numpy()
+    slots = inputs["slots"].flatten().numpy()
+    for slot in range(NUM_SLOTS):
+        own = slots == slot
+        about = np.append(np.ones((own.sum(), 1)), points[own] - points[own].mean(axis=0), axis=1)
+        fitted, residual, *_ = np.linalg.lstsq(about, on_cells[own], rcond=None)
+        np.testing.assert_allclose(residual, 0, atol=1e-6)
+        assert (np.abs(fitted[1:]).max() > 0.01) == (slot > 0)  # the background does not turn
+
+
+def test_expecting_turns_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+    turning_encoder().save_pretrained(tmp_path)
+    loaded = SceneEncoder.from_pretrained(tmp_path, local_files_only=True, low_cpu_mem_usage=False)
+    assert loaded.turning is not None

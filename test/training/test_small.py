@@ -27,7 +27,7 @@ from momap_ros.training.small import (
     start_from,
     training_loss,
 )
-from momap_ros.training.steps import END_SCALES, SmallTraining, squared_error, step_size
+from momap_ros.training.steps import END_SCALES, SmallTraining, draw_step, squared_error, step_size
 
 OPTIONS = SmallTraining(steps=30, batch_size=4, warmup_steps=5, channels=(32, 64))
 
@@ -309,3 +309,14 @@ def test_a_blind_run_has_a_blind_encoder(prepared_folder: Path, tmp_path: Path) 
     state = new_run(prepared_folder, tmp_path, dataclasses.replace(OPTIONS, blind_to=("points",)))
     batch, _ = batch_of(prepared_folder)
     assert not state.model.scene_encoder(batch.conditioning).maps[:, 15:19].any()
+
+
+def test_a_run_that_expects_turns_learns_them(prepared_folder: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, expects_turns=True, steps=60, encoder_steps=60, learning_rate=3e-3)
+    state = new_run(prepared_folder, tmp_path, options)
+    drawn = draw_step(state.split, options, 0, rank=0, world=1)
+    losses = [float(state.train_step(drawn)["expected_turn"]) for _ in range(60)]
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
+    batch, _ = batch_of(prepared_folder)
+    assert {"expected_turn", "turning"} & set(loss_of(state, batch)[1]) == {"expected_turn"}
+    assert "expected_turn" not in loss_of(new_run(prepared_folder, tmp_path / "plain"), batch)[1]
