@@ -17,7 +17,8 @@ from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, FloatArray, invert_se3, transform_points
 from momap_ros.policies.follower import Plan, paced
 
-# RMS distances over the object's points.
+# RMS distances over the object's points; of a knob, whose points turn and get nowhere, they count for more.
+_USUAL_M = 0.035  # RMS distance of an object's points from their middle, if it is not small
 _GIVES_M, _GIVES_SHARE = 0.006, 0.25  # so far off its plan, and by this share of the way, something holds it
 _OFF_LOOKS = 10  # in a row: a jolt passes
 _PROBED_RAD, _PROBED_M, _PROBE_M_S, _PROBE_STEPS = 0.8, 0.03, 0.05, 10
@@ -66,6 +67,7 @@ class Compliance:
         self.joint, self.ended = Articulation(), False
         self._taken, self._held = np.asarray(taken, np.float64), np.asarray(base_from_gripper, np.float64)
         self._config, self._spread = config, PointSpread.of(transform_points(self._taken, np.asarray(points)))
+        self._size = float(np.clip(np.sqrt(np.trace(self._spread.covariance)) / _USUAL_M, 0.2, 1.0))
         self._first, self._meant_m = plan, self._way_m(plan.motion_t_from_0)
         self._seen: deque[Float64] = deque(maxlen=_STUCK_LOOKS + 1)
         self._turned_back, self._tried_given, self._off_looks = False, False, 0
@@ -93,7 +95,7 @@ class Compliance:
         moved = np.asarray(motion, np.float64) @ invert_se3(self._taken)
         expected = plan.motion_at(time_s) @ invert_se3(self._taken)
         self._seen.append(moved)
-        off_m, way_m = float(self._spread.distance_m(moved, expected)), self._way_m(moved)
+        off_m, way_m = float(self._distance_m(moved, expected)), self._way_m(moved)
         if way_m > self._farthest_m:
             self._farthest, self._farthest_m = moved, way_m
         expected_m = self._way_m(expected)
@@ -143,15 +145,19 @@ class Compliance:
         shown = shown_joint(moved, self._spread)
         position = shown.positions[-1:] * float(shown.axis @ joint.axis)
         allowed = joint_motions(replace(joint, positions=position))[0]
-        return shown.kind is joint.kind and float(self._spread.distance_m(moved, allowed)) < _SAME_JOINT_M
+        return shown.kind is joint.kind and float(self._distance_m(moved, allowed)) < _SAME_JOINT_M
+
+    def _distance_m(self, motion: Float64, other: Float64) -> Float64:
+        """RMS distance between two motions of the object, as if it were no smaller than usual."""
+        return self._spread.distance_m(motion, other) / self._size
 
     def _way_m(self, motion: Float64) -> float:
-        return float(self._spread.distance_m(motion, np.eye(4)).max())
+        return float(self._distance_m(motion, np.eye(4)).max())
 
     def _is_stuck(self) -> bool:
         if len(self._seen) <= _STUCK_LOOKS:
             return False
-        return float(self._spread.distance_m(self._seen[-1], self._seen[0])) < _STUCK_M
+        return float(self._distance_m(self._seen[-1], self._seen[0])) < _STUCK_M
 
     def _stuck(self, plan: Plan, way_m: float) -> Plan | None:
         """Along what it has given at all; the other way, once, where it has hardly moved; else the end."""
@@ -203,10 +209,10 @@ class Compliance:
     def _along(self, plan: Plan, sign: float) -> Plan:
         """From the joint's last position to as far as is meant."""
         now, meant_m = float(self.joint.positions[-1]), self._meant_m * _LONGER[self.joint.kind]
-        goal = meant_m
+        goal = meant_m * self._size
         if self.joint.kind is JointKind.REVOLUTE:
             turns = np.linspace(0.0, _MOST_TURN_RAD, _TURN_STEPS)
-            reached_m = self._spread.distance_m(joint_motions(replace(self.joint, positions=turns)), np.eye(4))
+            reached_m = self._distance_m(joint_motions(replace(self.joint, positions=turns)), np.eye(4))
             goal = float(turns[min(int(np.searchsorted(reached_m, meant_m)), _TURN_STEPS - 1)])
         goal = max(goal, _LEAST_WAY[self.joint.kind])
         self.ended = sign > 0 and now >= goal

@@ -14,7 +14,7 @@ from momap_ros.policies.contacts import Surroundings
 _TURNED_RAD = np.pi / 2
 _STROKES, _STROKES_M = 3.0, 0.06  # a path so many times as long as the way from its start, and so long, is to and fro
 _NOWHERE_M, _KNOB_NOWHERE_M = 0.03, 0.015  # what does not get so far stays where it is; the same above the table
-_UNTURNED_RAD = 0.4
+_TURNED_ENOUGH_RAD, _TURNING_RAD = 1.2, 0.1
 _STANDS_M = 0.01  # above the table
 _LIFTED_M = 0.06
 _TURN_STEPS = 11
@@ -49,8 +49,11 @@ def in_place(track: Float64, seen: Surroundings) -> Float64:
     Returns:
         (U, 4, 4); the way itself where the object gets somewhere, is turned already, or is pressed.
     """
-    turn = np.arccos(np.clip((np.trace(track[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1, 1)).max()
-    if turn > _UNTURNED_RAD:
+    from scipy.spatial.transform import Rotation
+
+    turns = np.asarray(Rotation.from_matrix(track[:, :3, :3]).as_rotvec())
+    turn = turns[int(np.linalg.norm(turns, axis=1).argmax())]
+    if np.linalg.norm(turn) > _TURNED_ENOUGH_RAD:
         return track
     stands = float(seen.points[:, 2].min()) <= seen.table_m + _STANDS_M
     if (upright := _set_upright(track, seen)) is not None:
@@ -63,6 +66,7 @@ def in_place(track: Float64, seen: Surroundings) -> Float64:
     if np.linalg.norm(path, axis=1).max() > nowhere_m or (not stands and _is_pressed(path)):
         return track
     axis = np.array([0.0, 0.0, 1.0]) if stands else _normal(seen, centre)
+    axis = -axis if turn @ axis < -_TURNING_RAD else axis  # where a way round is forecast, that way
     angles = np.linspace(0.0, _TURNED_RAD, _TURN_STEPS)
     return joint_motions(Articulation(JointKind.REVOLUTE, axis, centre, angles))
 

@@ -141,6 +141,25 @@ def test_a_plan_that_is_over_before_anything_gave_is_not_the_end() -> None:
     assert abs(motion[0, 3]) == pytest.approx(0.04, rel=0.05)  # the least that a drawer is moved
 
 
+def test_a_knob_shows_its_axis_by_its_turn_though_nothing_of_it_gets_far() -> None:
+    """Of a size at which the door's distances would ask for more than a radian before anything showed."""
+    knob = (plate() - CENTRE) * 0.1 + HINGE
+    grasp = se3_from_parts(np.eye(3), HINGE)
+    turns = Rotation.from_rotvec(np.linspace(0, 1.6, 21)[:, None] * [0.3, 0.0, 0.95]).as_matrix()  # askew
+    motion = np.repeat(np.eye(4)[None], 21, axis=0)
+    motion[:, :3, :3], motion[:, :3, 3] = turns, HINGE - turns @ HINGE
+    plan = Plan(
+        1, Contact(ContactKind.GRASP, grasp), np.linspace(0, 2, 21), motion @ grasp, motion, HINGE, releases=True
+    )
+    compliance = Compliance(plan, knob, grasp, taken=np.eye(4), config=CONFIG)
+    for time_s in np.arange(LOOK_S, 2.0, LOOK_S):
+        angle = Rotation.from_matrix(plan.motion_at(float(time_s))[:3, :3]).as_rotvec()[2]
+        if compliance.look(plan, float(time_s), turned(float(angle))) is not None and compliance.jointed:
+            break
+    np.testing.assert_allclose(compliance.joint.axis, [0, 0, 1], atol=1e-6)
+    assert compliance.joint.positions[-1] < 1.2
+
+
 def test_what_is_held_fast_is_given_up() -> None:
     motion, compliance = followed(straight_plan(0.08, 0.0, 0.0), Drawer((0.0, 0.0)))
     assert compliance.ended

@@ -43,6 +43,15 @@ def test_what_gets_nowhere_is_turned_by_a_quarter_about_its_middle() -> None:
     np.testing.assert_allclose(Rotation.from_matrix(way[-1, :3, :3]).as_rotvec(), [0, 0, np.pi / 2], atol=1e-12)
 
 
+@pytest.mark.parametrize(("angle", "expected"), [(0.7, np.pi / 2), (-0.7, -np.pi / 2), (0.05, np.pi / 2)])
+def test_what_is_forecast_to_turn_a_little_is_turned_that_way(angle: float, expected: float) -> None:
+    motion = moved(np.zeros((STEPS, 3)))
+    motion[:, :3, :3] = Rotation.from_rotvec(np.linspace(0, angle, STEPS)[:, None] * [0.2, 0, 0.98]).as_matrix()
+    motion[:, :3, 3] = CENTRE - motion[:, :3, :3] @ CENTRE
+    way = in_place(motion, standing())
+    np.testing.assert_allclose(Rotation.from_matrix(way[-1, :3, :3]).as_rotvec(), [0, 0, expected], atol=1e-12)
+
+
 def test_strokes_stay_at_their_height_and_are_not_turned() -> None:
     motion = moved(strokes())
     motion[:, :3, :3] = Rotation.from_rotvec(np.linspace(0, 0.2, STEPS)[:, None] * [1, 0, 0]).as_matrix()
@@ -97,7 +106,7 @@ def test_what_lies_and_is_carried_away_or_kept_in_the_air_is_not_stood_up() -> N
 
 def test_what_goes_somewhere_or_turns_or_is_pressed_is_left() -> None:
     turned = moved(np.zeros((STEPS, 3)))
-    turned[:, :3, :3] = Rotation.from_rotvec(np.linspace(0, 0.5, STEPS)[:, None] * [0, 0, 1]).as_matrix()
+    turned[:, :3, :3] = Rotation.from_rotvec(np.linspace(0, 1.3, STEPS)[:, None] * [0, 0, 1]).as_matrix()
     for track, seen in (
         (straight(0.04, 0.0, 0.0), standing()),
         (turned, standing()),
