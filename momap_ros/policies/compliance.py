@@ -116,7 +116,8 @@ class Compliance:
             if before is not None and self._is_on(before, moved):
                 self.joint = shown
                 return self._along(plan, 1.0)
-        return self._yielding(plan, time_s, moved) if barred and self._probes is None else None
+        over = time_s >= plan.duration_s  # nothing of it is left to be turned: `at_end` says what comes next
+        return self._yielding(plan, time_s, moved) if barred and self._probes is None and not over else None
 
     def at_end(self, plan: Plan) -> Plan | None:
         """What is followed once the plan is over; None where the object has come along, or nothing else is left."""

@@ -49,6 +49,7 @@ _YIELD_S = 0.02  # and between two that ask whether it comes along
 _FREE_SPEED_M_S, _TOUCH_SPEED_M_S, _TURN_RAD_S = 0.35, 0.18, 2.5
 _FALLEN_M, _COLLIDED_M = -0.02, 0.03
 _SETTLE_S = 0.3  # what is held lags behind; where it is at the end shows after this
+_LONGEST_S = 120.0  # what is not done by then never will be
 _GRASPS = 3  # where the fingers close on nothing, at other places
 _CLOSE_STEPS, _HOLD_STEPS, _AWAY_M = 100, 30, 0.07
 
@@ -225,7 +226,7 @@ class _Run:
         held = invert_se3(taken) @ self.gripper
         compliance = Compliance(plan, self._points, self.gripper, taken=taken, config=self.config)
         step = passed = 0  # since the plan began, and since the first one did
-        while not compliance.ended:
+        while not compliance.ended and passed * step_s < _LONGEST_S:
             if step * step_s >= plan.duration_s + attached * _SETTLE_S:
                 other = compliance.at_end(plan)
                 if other is None:

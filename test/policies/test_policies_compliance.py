@@ -160,6 +160,16 @@ def test_a_knob_shows_its_axis_by_its_turn_though_nothing_of_it_gets_far() -> No
     assert compliance.joint.positions[-1] < 1.2
 
 
+def test_what_gives_nothing_ends_though_its_plan_is_over_and_it_is_looked_at_again_and_again() -> None:
+    plan = straight_plan(0.0, 0.012, 0.0, duration_s=0.3)
+    compliance = begun(plan)
+    for looks in range(1, 200):
+        given = compliance.look(plan, LOOK_S * looks, np.eye(4))
+        if given is not None:
+            assert LOOK_S * looks < plan.duration_s
+    assert compliance.at_end(plan) is not None
+
+
 def test_what_is_held_fast_is_given_up() -> None:
     motion, compliance = followed(straight_plan(0.08, 0.0, 0.0), Drawer((0.0, 0.0)))
     assert compliance.ended
