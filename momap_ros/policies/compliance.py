@@ -1,5 +1,7 @@
 """What is held and does not come along is on a joint: it is moved the way that it gives, as far as was forecast.
 
+What gives nothing along the forecast is tried the other way, then to the sides.
+
 A forecast tells about how far and roughly which way; a door itself tells exactly which way, to the hand that pulls it
 (Jain and Kemp, Pulling Open Doors and Drawers, doi:10.1109/ROBOT.2010.5509445). Frames as in `follower.py`: base, z up;
 metres, seconds, radians.
@@ -21,7 +23,7 @@ from momap_ros.policies.follower import Plan, paced
 _USUAL_M = 0.035  # RMS distance of an object's points from their middle, if it is not small
 _GIVES_M, _GIVES_SHARE = 0.006, 0.25  # so far off its plan, and by this share of the way, something holds it
 _OFF_LOOKS = 10  # in a row: a jolt passes
-_PROBED_RAD, _PROBED_M, _PROBE_M_S, _PROBE_STEPS = 0.8, 0.03, 0.05, 10
+_PROBED_RAD, _PROBED_M, _PROBE_M_S, _PROBE_STEPS = 0.8, 0.03, 0.05, 10  # tried so far, and so fast
 _GIVEN_M = 0.003  # what is stuck goes on along a way of at least this length that it has given
 _NEWER_M = 0.0035  # least way that shows a joint, and that shows it anew
 _SAME_JOINT_M = 0.0005  # from what a joint allows
