@@ -38,10 +38,7 @@ _LEVEL_M = 0.012  # vertical motion of what stays on the table
 _ROLLS_RAD, _ROLLS_TILT = 0.6, 0.6  # turn about an axis whose vertical share is smaller
 _STAYS_SHARE = 0.4  # of the longest way: points of a hinged object that move less are near its axis
 _SET_GOING_M_S = 0.2  # faster than this, something that rolls has been let go
-_SAME_PLACE_M, _SAME_WAY_COS = (
-    0.015,
-    0.9,
-)  # what is as near to a grasp, and comes from as much the same side, is it again
+_SAME_PLACE_M, _SAME_WAY_COS = 0.015, 0.9  # so near, and so much from the same side, it is the same grasp
 _GRID = 13  # points across the box in which the axis of something that rolls is looked for
 _PRESSED_M, _MOST_PRESSED_M = 0.006, 0.03  # least and longest way of what is pressed
 

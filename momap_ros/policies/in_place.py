@@ -1,6 +1,7 @@
 """What a hand does to an object that gets nowhere: it turns it where it stands, or rubs the table with it.
 
-Forecasts tell neither well: which way something is turned is a guess, and of strokes the draws' mean is at rest.
+Forecasts tell neither well: which way something is turned is a guess, and of strokes the draws' mean is at rest. Nor do
+they tell that what is lifted and put back where it lay has been stood up.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from momap_ros.policies.contacts import Surroundings
 _TURNED_RAD = np.pi / 2
 _STROKES, _STROKES_M = 3.0, 0.06  # a path so many times as long as the way from its start, and so long, is to and fro
 _NOWHERE_M, _KNOB_NOWHERE_M = 0.03, 0.015  # what does not get so far stays where it is; the same above the table
-_TURNED_ENOUGH_RAD, _TURNING_RAD = 1.2, 0.1
+_TURNED_ENOUGH_RAD, _TURNING_RAD = 1.2, 0.1  # a forecast turn that is left as it is, and one that tells the way round
 _STANDS_M = 0.01  # above the table
 _LIFTED_M = 0.06
 _TURN_STEPS = 11
 _PANEL_M, _LEAST_PANEL = 0.08, 30  # from a knob to what it is on, and points that tell its slope
 _LONG, _LIES = 1.4, 0.8  # spread along to across of what is long; level share of its axis when it lies
+# Least height that it is lifted to; how near to its place, and below what share of that height, it is put back; a gap.
 _TAKEN_UP_M, _PUT_BACK_M, _PUT_DOWN, _SET_DOWN_M = 0.04, 0.03, 0.75, 0.002
 _DOWN_M = 0.004  # what goes down so far, and goes nowhere else, is pressed
 

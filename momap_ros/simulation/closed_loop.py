@@ -238,8 +238,9 @@ class _Run:
                 given = compliance.look(plan, step * step_s, self._motion(body, world_from_body))
                 if given is not None:
                     plan, step = given, 0
-            apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body)) if attached else 0.0
-            if step % look == 0 and apart_m > self.config.disagreement_m:
+            compared = attached and step % look == 0
+            apart_m = plan.disagreement_m(step * step_s, self._motion(body, world_from_body)) if compared else 0.0
+            if apart_m > self.config.disagreement_m:
                 return "stopped on disagreement", f"{apart_m:.3f} m after {passed * step_s:.1f} s"
             # A joint that has shown itself tells more than another forecast.
             if replanner is None or compliance.jointed or passed % max(1, round(replanner.every_s / step_s)):
