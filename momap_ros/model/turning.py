@@ -77,9 +77,8 @@ class Turning(nn.Module):
             shapes: of the same scenes.
         """
         frames = shapes.frames
-        turns = self.turns(torch.cat([tokens, self.features(shapes.described)], dim=-1)).unflatten(
-            2, (3, -1)
-        )  # (B, M, 3, C)
+        known = torch.cat([tokens, self.features(shapes.described)], dim=-1)
+        turns = self.turns(known).unflatten(2, (3, -1))  # (B, M, 3, C)
         places = TURN_GAIN * frames.offsets * frames.radius.gather(1, frames.slots)[:, None]  # from scene scales
         member = functional.one_hot(frames.slots, MAX_INSTANCES).to(turns.dtype)
         on_instances = member * (torch.arange(MAX_INSTANCES, device=member.device) > 0)

@@ -164,12 +164,12 @@ class Compliance:
 
     def _stuck(self, plan: Plan, way_m: float) -> Plan | None:
         """Along what it has given at all; the other way, once, where it has hardly moved; else the end."""
+        self._off_looks = 0
+        self._seen.clear()
         if not self.jointed and self._farthest_m > _GIVEN_M and not self._tried_given:
             self._tried_given = True
             self.joint = shown_joint(self._farthest, self._spread)
             self._shown_m = self._farthest_m
-            self._off_looks = 0
-            self._seen.clear()
             return self._along(plan, 1.0)
         if way_m > _BARELY * self._meant_m or (self._turned_back and self.jointed):
             self.ended = True
@@ -177,8 +177,6 @@ class Compliance:
         if self._turned_back:
             return self._probing(plan)
         self._turned_back, self._shown, self._shown_m = True, None, way_m
-        self._off_looks = 0
-        self._seen.clear()
         if self.jointed:
             return self._along(plan, -1.0)
         back = invert_se3(self._first.motion_t_from_0)
@@ -191,14 +189,8 @@ class Compliance:
         if not self._probes:
             self.ended = True
             return None
-        track = self._probes.pop(0)
-        self._shown, self._shown_m, self._farthest_m, self._off_looks = None, 0.0, 0.0, 0
-        self._tried_given = False
-        self._seen.clear()
-        limits = self._config
-        ways = track @ self._held
-        times = paced(ways, 1e-4, max_speed_m_s=_PROBE_M_S, max_turn_rad_s=limits.max_turn_rad_s / 2)
-        return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track @ self._taken)
+        self._shown, self._shown_m, self._farthest_m, self._tried_given = None, 0.0, 0.0, False
+        return self._led(plan, self._probes.pop(0), _PROBE_M_S, self._config.max_turn_rad_s / 2)
 
     def _yielding(self, plan: Plan, time_s: float, moved: Float64) -> Plan:
         """The rest of the plan, turned as the object is: a stiff wrist would keep a hinge from turning."""
@@ -220,11 +212,12 @@ class Compliance:
         goal = max(goal, _LEAST_WAY[self.joint.kind])
         self.ended = sign > 0 and now >= goal
         track = joint_motions(replace(self.joint, positions=np.linspace(now, sign * goal, _WAYPOINTS)))
+        return self._led(plan, track, _SPEED_SHARE * self._config.max_speed_m_s, self._config.max_turn_rad_s)
+
+    def _led(self, plan: Plan, track: Float64, speed_m_s: float, turn_rad_s: float) -> Plan:
+        """Along (W, 4, 4) motions of the object from where it was taken, no faster than that."""
         ways = track @ self._held
-        limits = self._config
-        times = paced(
-            ways, 1e-4, max_speed_m_s=_SPEED_SHARE * limits.max_speed_m_s, max_turn_rad_s=limits.max_turn_rad_s
-        )
+        times = paced(ways, 1e-4, max_speed_m_s=speed_m_s, max_turn_rad_s=turn_rad_s)
         return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track @ self._taken)
 
 

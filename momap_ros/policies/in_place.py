@@ -57,11 +57,11 @@ def in_place(track: Float64, seen: Surroundings) -> Float64:
     turn = turns[int(np.linalg.norm(turns, axis=1).argmax())]
     if np.linalg.norm(turn) > _TURNED_ENOUGH_RAD:
         return track
-    stands = float(seen.points[:, 2].min()) <= seen.table_m + _STANDS_M
-    if (upright := _set_upright(track, seen)) is not None:
-        return upright
     centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
     path = transform_points(track, centre) - centre
+    if (upright := _set_upright(path, centre, seen)) is not None:
+        return upright
+    stands = float(seen.points[:, 2].min()) <= seen.table_m + _STANDS_M
     if stands and to_and_fro(path[None], np.ones(1)) and np.abs(path[:, 2]).max() < _LIFTED_M:
         return se3_from_parts(np.tile(np.eye(3), (len(path), 1, 1)), path * [1.0, 1.0, 0.0])
     nowhere_m = _NOWHERE_M if stands else _KNOB_NOWHERE_M
@@ -73,13 +73,16 @@ def in_place(track: Float64, seen: Surroundings) -> Float64:
     return joint_motions(Articulation(JointKind.REVOLUTE, axis, centre, angles))
 
 
-def _set_upright(track: Float64, seen: Surroundings) -> Float64 | None:
+def _set_upright(path: Float64, centre: Float64, seen: Surroundings) -> Float64 | None:
     """(T, 4, 4) of something long that lies, is lifted and put back where it lay: it is stood up, its thinner end up.
 
     Nobody lifts a thing for nothing. None where it is not so.
+
+    Args:
+        path: (T, 3) way of its centre, from 0.
+        centre: (3,) where that begins.
+        seen: its points, and the table's height.
     """
-    centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
-    path = transform_points(track, centre) - centre
     middle = seen.points.mean(axis=0)
     _, spread, axes = np.linalg.svd(seen.points - middle, full_matrices=False)
     axis = np.array([axes[0][0], axes[0][1], 0.0])
@@ -97,12 +100,13 @@ def _set_upright(track: Float64, seen: Surroundings) -> Float64 | None:
         return None
     widths_m = [float(np.ptp(across[sign * along > 0.7 * half_m])) for sign in (1, -1)]
     top = axis if widths_m[0] < widths_m[1] else -axis
-    turns = np.clip(2.0 * np.linspace(0.0, 1.0, len(track)) - 0.5, 0.0, 1.0) * np.pi / 2
     # In the middle of the way, when it is in the air; at the end it stands on the table.
-    upright = joint_motions(Articulation(JointKind.REVOLUTE, np.cross(top, [0.0, 0.0, 1.0]), centre, turns))
+    share = np.clip(2.0 * np.linspace(0.0, 1.0, len(path)) - 0.5, 0.0, 1.0)
+    axis = np.cross(top, [0.0, 0.0, 1.0])
+    upright = joint_motions(Articulation(JointKind.REVOLUTE, axis, centre, share * _TURNED_RAD))
     upright[:, :3, 3] += path
     lowest_m = seen.table_m + half_m + _SET_DOWN_M - centre[2]
-    upright[:, 2, 3] += np.clip(turns / (np.pi / 2), 0.0, 1.0) * np.maximum(lowest_m - path[:, 2], 0.0)
+    upright[:, 2, 3] += share * np.maximum(lowest_m - path[:, 2], 0.0)
     return np.asarray(upright)
 
 

@@ -16,7 +16,7 @@ from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, invert_se3, se3_from_parts, transform_points
 from momap_ros.object_motion import ObjectMotion
 from momap_ros.policies.compliance import Compliance
-from momap_ros.policies.contacts import ContactKind
+from momap_ros.policies.contacts import ContactKind, Surroundings
 from momap_ros.policies.follower import NotFollowedError, Plan, approach, choose_object, make_plan
 from momap_ros.simulation.arm import BASE_XY, OPEN_M, ROBOT_BODIES
 from momap_ros.simulation.closed_loop_checks import compared_end, succeeded
@@ -175,14 +175,13 @@ class _Run:
                 if followed is None:
                     raise
                 break  # there is no other place to take hold of it
-            followed = (plan, *self.follow(plan, view.body_of(chosen.instance_id), view, chosen.centroid_m))
+            followed = (plan, *self.follow(plan, seen, view, chosen.centroid_m))
             tried.append(plan.contact.base_from_gripper)
         return followed
 
-    def follow(self, plan: Plan, body: int, view: FirstView, centroid_in_camera: Float64) -> tuple[str, str]:
+    def follow(self, plan: Plan, seen: Surroundings, view: FirstView, centroid_in_camera: Float64) -> tuple[str, str]:
         """Approach, take, follow, let go; returns the failure that was met on the way, and its figures."""
-        kind, hand = plan.contact.kind, self.hand
-        seen = view.surroundings(plan.instance_id, BASE_FROM_WORLD)
+        kind, hand, body = plan.contact.kind, self.hand, view.body_of(plan.instance_id)
         self._points, world_from_body = seen.points, self._pose(body)
         hand.data.ctrl[:] = OPEN_M if kind is ContactKind.GRASP else 0.0
         poses = approach(plan, seen, self.gripper, self.config)
