@@ -6,6 +6,7 @@ knows the classes and checks the folder.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -191,7 +192,7 @@ class MoMapPipeline(DiffusionPipeline):
         # 4. Noise (N, C, 32, 32), most of it shared by the cells of an instance.
         noise = self._noise(conditioning, num_hypotheses, generator) if latents is None else latents
         self._check_noise(noise, num_hypotheses)
-        timesteps = self.timesteps(num_inference_steps)[num_inference_steps // 2 if previous else 0 :]
+        timesteps = self.timesteps(num_inference_steps, begun=previous is not None)
         if previous is not None:
             noise = self._begun(noise, previous, remaining_latents(previous, grid, elapsed_s, step_s), timesteps)
         # 5. Denoise. The network predicts the clean latents at every step.
@@ -271,10 +272,19 @@ class MoMapPipeline(DiffusionPipeline):
         # What is shared by all steps is kept in single precision, whatever it was computed in.
         return SceneEncoding(*(getattr(encoding, field.name).float() for field in fields(encoding)))
 
-    def timesteps(self, num_inference_steps: int) -> torch.Tensor:
-        """The scheduler's timesteps, from noise to nothing."""
-        self.scheduler.set_timesteps(num_inference_steps)
-        return torch.as_tensor(self.scheduler.timesteps)
+    def timesteps(self, num_inference_steps: int, *, begun: bool = False) -> torch.Tensor:
+        """The scheduler's timesteps, from noise on.
+
+        Args:
+            num_inference_steps: as many, through the denoiser's `walked_share` of the noise levels.
+            begun: the second half of as many through all levels, for what is half noise.
+        """
+        share = 1.0 if begun else self.denoiser.config["walked_share"]
+        whole = math.ceil(num_inference_steps / share - 1e-6)
+        self.scheduler.set_timesteps(whole)  # says how far one step goes
+        count = int(self.scheduler.config["num_train_timesteps"])
+        first = num_inference_steps // 2 if begun else 0
+        return count - 1 - count // whole * torch.arange(first, num_inference_steps)
 
     def denoise(
         self, latents: torch.Tensor, scene: SceneEncoding, timesteps: torch.Tensor
@@ -293,7 +303,7 @@ class MoMapPipeline(DiffusionPipeline):
             alpha = self.scheduler.alphas_cumprod[timestep]
             clean = clean_of(output.float(), latents, alpha, self.denoiser.prediction)
             latents = self.scheduler.step(clean, timestep, latents).prev_sample
-        # Not `latents`: where the steps do not divide the timesteps, the last one would leave a little noise in them.
+        # Not `latents`: the steps end before the noise does.
         return clean, moving_logits
 
 

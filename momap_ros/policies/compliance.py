@@ -30,7 +30,8 @@ _SAME_JOINT_M = 0.0005  # from what a joint allows
 _BARRED_SHARE = 0.4  # what gets this share of its way comes along, if askew: a free object, or a joint that will show
 _STOPPED_M = 0.01  # so far behind on its joint, it is at its stop
 _PUSHED_M, _STUCK_M, _STUCK_LOOKS = 0.018, 0.002, 10  # so far ahead of it, and so little way in so many looks: stuck
-_BARELY = 0.3  # share of the way meant: what is stuck so early goes the other way
+_BARELY = 0.6  # share of the way meant: what is stuck so early goes the other way
+_TURNS_RAD = 1.0  # what is to turn so far has a way that is measured in turns, whatever axis it proves to have
 _LEAST_TURN_RAD = 0.015  # a smaller turn is none
 _MOST_TURN_RAD, _TURN_STEPS, _WAYPOINTS = 2.6, 200, 40
 _SPEED_SHARE = 0.6  # of the gripper's limit
@@ -72,7 +73,8 @@ class Compliance:
         self._size = float(np.clip(np.sqrt(np.trace(self._spread.covariance)) / _USUAL_M, 0.2, 1.0))
         self._first, self._meant_m = plan, self._way_m(plan.motion_t_from_0)
         self._seen: deque[Float64] = deque(maxlen=_STUCK_LOOKS + 1)
-        self._turned_back, self._tried_given, self._off_looks = False, False, 0
+        self._turned_back, self._reversed = False, False  # the forecast's way, and a joint's
+        self._tried_given, self._off_looks = False, 0
         self._probes: list[Float64] | None = None
         self._shown: Articulation | None = None
         self._shown_m = 0.0
@@ -111,7 +113,7 @@ class Compliance:
             return self._checked(plan, moved, way_m, off_m)
         barred = way_m < _BARRED_SHARE * expected_m
         if barred and off_m > _PUSHED_M and self._is_stuck():
-            return self._stuck(plan, way_m)
+            return self._stuck(plan, moved)
         if way_m > self._shown_m + _NEWER_M:
             shown, before = shown_joint(moved, self._spread), self._shown
             self._shown, self._shown_m = shown, way_m
@@ -126,16 +128,15 @@ class Compliance:
         if self.ended or self.jointed or not self._seen:
             return None
         if self._probes is not None:
-            return self._stuck(plan, 0.0)
-        way_m, end = self._way_m(self._seen[-1]), self._first.motion_t_from_0[-1] @ invert_se3(self._taken)
-        return self._stuck(plan, way_m) if way_m < _BARELY * self._way_m(end) else None
+            return self._stuck(plan, np.eye(4))
+        return self._stuck(plan, self._seen[-1]) if self._share(self._seen[-1]) < _BARELY else None
 
     def _checked(self, plan: Plan, moved: Float64, way_m: float, off_m: float) -> Plan | None:
         """What lags behind on its joint is at a stop; what has left it is on another one."""
         if way_m < _NEWER_M or self._is_on(self.joint, moved):
-            return self._stuck(plan, way_m) if off_m > _STOPPED_M else None
+            return self._stuck(plan, moved) if off_m > _STOPPED_M else None
         if way_m < self._shown_m + _NEWER_M:
-            return self._stuck(plan, way_m) if off_m > _PUSHED_M and self._is_stuck() else None
+            return self._stuck(plan, moved) if off_m > _PUSHED_M and self._is_stuck() else None
         self.joint, self._shown_m = shown_joint(moved, self._spread), way_m
         return self._along(plan, 1.0)
 
@@ -162,7 +163,14 @@ class Compliance:
             return False
         return float(self._distance_m(self._seen[-1], self._seen[0])) < _STUCK_M
 
-    def _stuck(self, plan: Plan, way_m: float) -> Plan | None:
+    def _share(self, moved: Float64) -> float:
+        """How much of the way meant a (4, 4) motion has made."""
+        meant = self._first.motion_t_from_0[-1] @ invert_se3(self._taken)
+        if (turn := _angle(meant)) > _TURNS_RAD:
+            return _angle(moved) / turn
+        return self._way_m(moved) / max(self._meant_m, 1e-9)
+
+    def _stuck(self, plan: Plan, moved: Float64) -> Plan | None:
         """Along what it has given at all; the other way, once, where it has hardly moved; else the end."""
         self._off_looks = 0
         self._seen.clear()
@@ -171,13 +179,14 @@ class Compliance:
             self.joint = shown_joint(self._farthest, self._spread)
             self._shown_m = self._farthest_m
             return self._along(plan, 1.0)
-        if way_m > _BARELY * self._meant_m or (self._turned_back and self.jointed):
+        if self._share(moved) > _BARELY or self._reversed:
             self.ended = True
             return None
-        if self._turned_back:
+        if self._turned_back and not self.jointed:
             return self._probing(plan)
-        self._turned_back, self._shown, self._shown_m = True, None, way_m
+        self._turned_back, self._shown, self._shown_m = True, None, self._way_m(moved)
         if self.jointed:
+            self._reversed = True
             return self._along(plan, -1.0)
         back = invert_se3(self._first.motion_t_from_0)
         return replace(self._first, base_from_gripper=back @ self._held, motion_t_from_0=back @ self._taken)
@@ -219,6 +228,11 @@ class Compliance:
         ways = track @ self._held
         times = paced(ways, 1e-4, max_speed_m_s=speed_m_s, max_turn_rad_s=turn_rad_s)
         return replace(plan, times_s=times, base_from_gripper=ways, motion_t_from_0=track @ self._taken)
+
+
+def _angle(motion: Float64) -> float:
+    """Radians that a (4, 4) motion turns."""
+    return float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1.0, 1.0)))
 
 
 def _probes(centre: Float64, end: Float64) -> list[Float64]:

@@ -19,6 +19,7 @@ from momap_ros.config import FollowerConfig
 from momap_ros.geometry import Float64, FloatArray, invert_se3, se3_from_parts, transform_points
 from momap_ros.policies.contacts import Contact, ContactKind, Surroundings, choose_contact, farthest_m
 from momap_ros.policies.in_place import in_place
+from momap_ros.policies.pouring import poured
 from momap_ros.policies.supports import onto_support
 from momap_ros.shapes import check_shapes
 
@@ -211,7 +212,9 @@ def make_plan(
     if not len(seen.points) or farthest_m(seen.points, track).max() < config.min_displacement_m:
         raise NotFollowedError("nothing moves", f"object {motion.instance_id}, {len(seen.points)} points")
     # What is forecast without doubt ends where it is forecast to end, beside a bowl too.
-    track = onto_support(track, seen, min(config.support_reach_m, motion.hypothesis_spread_m), motion.goal_id)
+    reach_m = min(config.support_reach_m, motion.hypothesis_spread_m)
+    pouring = poured(track, seen, motion.goal_id) if reach_m else None
+    track = onto_support(track, seen, reach_m, motion.goal_id) if pouring is None else pouring
     contact = choose_contact(seen, track, step_s, config, tried=tried)
     if contact is None:
         raise NotFollowedError(

@@ -54,10 +54,8 @@ def onto_support(track: Float64, seen: Surroundings, reach_m: float, goal_id: in
         (T, 4, 4), or (T + 1, 4, 4) with the setting down as the last step; the way itself where it is not carried, is
         tilted, or ends in the middle of a support, or of nothing.
     """
-    centre = (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2
-    path = transform_points(track, centre)
-    along = np.linalg.norm(path[:, :2] - path[0, :2], axis=1)
-    if not reach_m or along[-1] < _CARRIED_M or path[:, 2].max() - path[0, 2] < _RAISED_M:
+    path = carried_path(track, seen)
+    if not reach_m or path is None:
         return track
     supports = supports_of(seen, path[0, :2])
     goal = next((support for support in supports if support.instance_id == goal_id), None)
@@ -74,14 +72,32 @@ def onto_support(track: Float64, seen: Surroundings, reach_m: float, goal_id: in
     shift = support.middle_xy - path[-1, :2]
     if np.linalg.norm(shift) < _CENTRED_M:
         return track
-    progress = np.clip(np.maximum.accumulate(along) / along[-1], 0.0, 1.0)
+    share = progress(path)
     moved = track.copy()
-    moved[:, :2, 3] += progress[:, None] * shift
+    moved[:, :2, 3] += share[:, None] * shift
     over = np.maximum(support.top_m + _OVER_RIM_M - bottom, 0.0)
-    moved[:, 2, 3] += np.clip(3.0 * progress - 0.5, 0.0, 1.0) * over
+    moved[:, 2, 3] += raised(share) * over
     down = moved[-1].copy()
     down[2, 3] = track[-1, 2, 3] + support.surface_m + _SET_DOWN_M - bottom[-1]
     return np.append(moved, down[None], axis=0)
+
+
+def carried_path(track: Float64, seen: Surroundings) -> Float64 | None:
+    """(T, 3) way of an object's middle, base frame, under (T, 4, 4) motions; None where it is not carried anywhere."""
+    path = transform_points(track, (seen.points.min(axis=0) + seen.points.max(axis=0)) / 2)
+    far = np.linalg.norm(path[-1, :2] - path[0, :2]) >= _CARRIED_M
+    return path if far and path[:, 2].max() - path[0, 2] >= _RAISED_M else None
+
+
+def progress(path: Float64) -> Float64:
+    """(T,) share of a (T, 3) way over the table that is behind at each step, never falling."""
+    along = np.linalg.norm(path[:, :2] - path[0, :2], axis=1)
+    return np.asarray(np.clip(np.maximum.accumulate(along) / along[-1], 0.0, 1.0))
+
+
+def raised(share: Float64) -> Float64:
+    """(T,) share of a height that is kept to go over something at the end of the way; full before half of it."""
+    return np.asarray(np.clip(3.0 * share - 0.5, 0.0, 1.0))
 
 
 def supports_of(seen: Surroundings, start_xy: Float64) -> list[Support]:

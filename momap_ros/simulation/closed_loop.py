@@ -51,6 +51,8 @@ _FALLEN_M, _COLLIDED_M = -0.02, 0.03
 _SETTLE_S = 0.3  # what is held lags behind; where it is at the end shows after this
 _LONGEST_S = 120.0  # what is not done by then never will be
 _GRASPS = 3  # where the fingers close on nothing, at other places
+# A joint's stop is harder than the hold on what is on it: a hand feels that it can go no farther.
+_STOP_SOLREF, _STOP_SOLIMP = (0.008, 1.0), (0.99, 0.9995, 0.0001)
 _CLOSE_STEPS, _HOLD_STEPS, _AWAY_M = 100, 30, 0.07
 
 
@@ -122,6 +124,7 @@ class _Run:
         self.replanning, self.replans = replanning, Replans()
         self._points = np.zeros((0, 3))  # of what is followed, base frame, at the beginning
         model = hand.model
+        model.jnt_solref[:], model.jnt_solimp[:, :3] = _STOP_SOLREF, _STOP_SOLIMP
         self.starts = hand.data.xpos.copy()
         self._fingers = [_finger_geom(model, name) for name in ("left_finger", "right_finger")]
         self._touchable = {

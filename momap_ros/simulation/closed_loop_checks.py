@@ -3,10 +3,10 @@
 A script looks at its object while it moves the hand; here the same conditions, with the same thresholds, are asked of
 the recorded states. On the scripts' own recordings both verdicts agree (test/simulation/test_closed_loop_checks.py).
 
-Four skills are asked less than their scripts are, which go to a place that was drawn and that no sentence names:
+Six skills are asked less than their scripts are, which go to a place that was drawn and that no sentence names:
 `pick_place` has to get half as far, within 45 degrees of that way ("put the mug to the left"), `unstack` to leave
-what it lay on and rest on the table, `turn_knob` and `turn_faucet` ("turn the tap") to turn as far as any script does,
-either way.
+what it lay on and rest on the table, `put_on_shelf` and `put_in_sink` to rest anywhere on the shelf or in the sink,
+`turn_knob` and `turn_faucet` ("turn the tap") to turn as far as any script does, either way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from momap_ros.simulation.skills.handling import ON_GOAL_M, ON_TABLE_M, OVER_TAR
 from momap_ros.simulation.skills.operating import LEAST_TRAVEL, fixture_of, reached
 from momap_ros.simulation.skills.pushing import MOVED_M, asked_motion
 from momap_ros.simulation.skills.registry import SKILLS
-from momap_ros.simulation.skills.storing import SUNK_M, WITHIN_M
+from momap_ros.simulation.skills.storing import SUNK_M
 from momap_ros.simulation.skills.tipping import FALLEN_COS, ROLLED_ON_M
 
 _STRIDE = 5  # recorded states that are looked at: every 20 ms
@@ -157,9 +157,26 @@ def _unstack(recording: Recording) -> bool:
 
 
 def _store(recording: Recording) -> bool:
-    rest, top_m = recording.acted(recording.position)[-1], fixture_of(recording.scene).top_m
-    on_or_in = top_m - 0.005 < rest[2] < top_m + SUNK_M
-    return bool(np.linalg.norm(rest[:2] - _goal_xy(recording.scene)) < WITHIN_M and on_or_in)
+    fixture = fixture_of(recording.scene)
+    rest = recording.acted(recording.position)[-1]
+    on_or_in = fixture.top_m - 0.005 < rest[2] < fixture.top_m + SUNK_M
+    return bool(on_or_in and _is_over(recording, recording.scene.model.body(fixture.body).id, rest))
+
+
+def _is_over(recording: Recording, body: int, place: Float64) -> bool:
+    """Whether a (3,) place, world, is over what a body is made of, seen from above."""
+    model = recording.scene.model
+    geoms = np.flatnonzero((model.geom_bodyid == body) & (model.geom_contype > 0))
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for geom in geoms:
+        turned = np.zeros(9)
+        mujoco.mju_quat2Mat(turned, model.geom_quat[geom])
+        middle, half = model.geom_aabb[geom].reshape(2, 3)
+        middle = model.geom_pos[geom] + turned.reshape(3, 3) @ middle
+        reach = np.abs(turned.reshape(3, 3)) @ half
+        low, high = np.minimum(low, middle - reach), np.maximum(high, middle + reach)
+    local = (place - recording.position[-1, body]) @ recording.rotation[-1, body]
+    return bool((local[:2] > low[:2]).all() and (local[:2] < high[:2]).all())
 
 
 def _goal_xy(scene: Scene) -> Float64:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from momap_ros.conditioning import GRID, MAX_INSTANCES
 from momap_ros.instances import InstanceMap
 from momap_ros.model.checkpoint import write_info
+from momap_ros.model.denoiser import SmallDenoiser
 from momap_ros.model.noise import InstanceFrames, draw_noise
 from momap_ros.model.pipeline import (
     ARTICULATION_RESIDUAL,
@@ -325,7 +327,7 @@ def test_a_continued_forecast_starts_half_way_from_what_is_left(
     white = noise(pipeline, 2)
     second = pipeline(*scene, num_hypotheses=2, latents=white, previous=first, elapsed_s=0.3)
     (latents, timesteps) = begun[0]
-    assert timesteps.tolist() == pipeline.timesteps(4)[2:].tolist()
+    assert timesteps.tolist() == [499, 249]
     alpha = float(pipeline.scheduler.alphas_cumprod[timesteps[0]])
     rest = (latents - math.sqrt(1 - alpha) * white) / math.sqrt(alpha)
     torch.testing.assert_close(rest, remaining_latents(first, first.grid, 0.3, second.step_s), atol=1e-3, rtol=1e-3)
@@ -335,6 +337,34 @@ def test_another_number_of_futures_cannot_go_on(pipeline: MoMapPipeline, scene: 
     first = pipeline(*scene, num_hypotheses=2, generator=seeded(1))
     with pytest.raises(ValueError, match="expected 3 futures, got 2"):
         pipeline(*scene, num_hypotheses=3, previous=first, elapsed_s=0.3)
+
+
+# --- noise levels
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "expected"), [(1, [999]), (2, [999, 666]), (4, [999, 833, 667, 501]), (10, None), (7, None)]
+)
+def test_the_steps_go_through_two_thirds_of_the_noise_levels(
+    pipeline: MoMapPipeline, num_steps: int, expected: list[int] | None
+) -> None:
+    timesteps = pipeline.timesteps(num_steps).tolist()
+    assert len(timesteps) == num_steps
+    assert expected is None or timesteps == expected
+    assert timesteps[-1] >= 332
+    for now, later in itertools.pairwise(timesteps):  # each step of the scheduler ends where the next one begins
+        latents = torch.ones(1, 30, 2, 2)
+        landed = pipeline.scheduler.step(torch.zeros_like(latents), now, latents).prev_sample
+        noise_left = (1 - pipeline.scheduler.alphas_cumprod[[later, now]]).sqrt()
+        torch.testing.assert_close(landed, latents * noise_left[0] / noise_left[1])
+
+
+def test_a_denoiser_that_was_taught_all_noise_levels_walks_them(tiny_checkpoint: Path) -> None:
+    pipeline = MoMapPipeline.from_pretrained(tiny_checkpoint)
+    pipeline.denoiser.register_to_config(walked_share=1.0)
+    assert pipeline.timesteps(2).tolist() == [999, 499]
+    with pytest.raises(ValueError, match=r"walked_share: expected a number above 0 and up to 1, got 1\.5"):
+        SmallDenoiser(walked_share=1.5)
 
 
 # --- other outputs of the denoiser

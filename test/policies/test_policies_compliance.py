@@ -117,6 +117,43 @@ def test_a_drawer_is_led_along_its_rail_farther_than_forecast() -> None:
     assert motion[0, 3] == pytest.approx(1.35 * np.hypot(0.06, 0.04), rel=0.03)
 
 
+def test_a_stop_that_comes_too_soon_sends_it_the_other_way() -> None:
+    plan = straight_plan(0.06, 0.04, 0.0)
+    motion, _ = followed(plan, Drawer((-0.3, 0.03)))  # 0.42 of the way meant
+    assert motion[0, 3] == pytest.approx(-1.35 * np.hypot(0.06, 0.04), rel=0.05)
+    motion, _ = followed(plan, Drawer((-0.03, 0.03)))
+    np.testing.assert_allclose(motion, slid(-0.03), atol=1e-9)  # once
+
+
+def test_what_is_to_turn_has_its_way_measured_in_turns() -> None:
+    """A handle beside its axis gets as far as meant by half of the turn that is meant."""
+    axis, grasp = np.array([0.4, 0.06, 0.1]), se3_from_parts(np.eye(3), CENTRE)
+    handle = (plate() - CENTRE) * 0.25 + CENTRE
+    turns = Rotation.from_rotvec(np.linspace(0, np.pi / 2, 21)[:, None] * [0.0, 0.0, 1.0]).as_matrix()
+    motion = np.repeat(np.eye(4)[None], 21, axis=0)
+    motion[:, :3, :3], motion[:, :3, 3] = turns, CENTRE - turns @ CENTRE
+    plan = Plan(
+        1, Contact(ContactKind.GRASP, grasp), np.linspace(0, 2, 21), motion @ grasp, motion, CENTRE, releases=True
+    )
+    compliance = Compliance(plan, handle, grasp, taken=np.eye(4), config=CONFIG)
+    given, time_s, farthest = plan, 0.0, [0.0, 0.0]
+    for _ in range(2000):
+        time_s += LOOK_S
+        wanted = Rotation.from_matrix(given.gripper_at(time_s)[:3, :3]).as_rotvec()[2]
+        angle = float(np.clip(wanted, -2.0, 0.6))  # 0.38 of the turn meant
+        farthest = [min(farthest[0], angle), max(farthest[1], angle)]
+        moved = se3_from_parts(Rotation.from_rotvec([0, 0, angle]).as_matrix(), np.zeros(3))
+        moved[:3, 3] = axis - moved[:3, :3] @ axis
+        newer = compliance.look(given, time_s, moved)
+        if newer is None and time_s > given.duration_s:
+            newer = compliance.at_end(given)
+            if newer is None:
+                break
+        given, time_s = (given, time_s) if newer is None else (newer, 0.0)
+    assert farthest[1] == pytest.approx(0.6)
+    assert farthest[0] < -0.9
+
+
 def test_it_ends_at_a_stop() -> None:
     motion, compliance = followed(straight_plan(0.06, 0.04, 0.0), Drawer((-0.01, 0.05)))
     assert compliance.ended

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
+import mujoco
 
 from momap_ros.simulation.closed_loop_checks import CHECKS, NOBODY_ACTS, succeeded
 from momap_ros.simulation.scene import NoRoomError
@@ -76,6 +77,25 @@ def test_where_no_place_is_said_the_way_counts(carried: tuple[Episode, Rollout])
         assert not succeeded(scene, moved(episode, rollout, end - 0.6 * way))
         assert succeeded(scene, moved(episode, rollout, end + 0.7 * aside))
         assert not succeeded(scene, moved(episode, rollout, end + 1.2 * aside))
+
+
+@pytest.mark.parametrize("skill", ["put_on_shelf", "put_in_sink"])
+def test_anywhere_on_the_shelf_and_in_the_sink_is_right_and_beside_it_is_not(
+    skill: str, perform_skill: Callable[[str, int], tuple[Episode, Rollout]]
+) -> None:
+    episode, rollout = perform_skill(skill, 0)
+    scene, fixture = episode.scene, episode.scene.fixture
+    assert fixture is not None
+    body = scene.model.body(fixture.body)
+    turned = np.zeros(9)
+    mujoco.mju_quat2Mat(turned, body.quat)
+    along, across = turned.reshape(3, 3)[:, 0], turned.reshape(3, 3)[:, 1]
+    middle = np.array([*fixture.xy, fixture.top_m + 0.005])
+    # Boards are at least 11 cm deep and 18 cm wide, basins 13 and 15; none is wider than 30 cm.
+    for off in (0.05 * along, -0.05 * along, 0.07 * across, -0.07 * across):
+        assert succeeded(scene, moved(episode, rollout, middle + off))
+    for off in (0.16 * along, 0.16 * across, np.array([0, 0, 0.05]), np.array([0, 0, -0.02])):
+        assert not succeeded(scene, moved(episode, rollout, middle + off))
 
 
 @pytest.mark.parametrize("skill", ["turn_knob", "turn_faucet"])

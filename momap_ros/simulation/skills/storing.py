@@ -15,7 +15,7 @@ from momap_ros.simulation.skills.operating import fixture_of
 from momap_ros.simulation.task import Task
 
 _BESIDE_M = 0.03  # how far from the middle things are put
-WITHIN_M = 0.05  # of where it was put, an object still rests where it should
+_WITHIN_M = 0.05  # of where it was put, an object still rests where it should
 SUNK_M = 0.03  # how much lower an object may come to rest than upright on what carries it
 
 
@@ -48,7 +48,7 @@ def _put(scene: Scene, hand: ScriptedHand, rng: np.random.Generator) -> bool:
     put_down(hand, goal, grip)
     rest = hand.position(item.name)
     on_or_in = top_m - 0.005 < rest[2] < top_m + SUNK_M
-    return bool(np.linalg.norm(rest[:2] - goal_xy) < WITHIN_M and on_or_in)
+    return bool(np.linalg.norm(rest[:2] - goal_xy) < _WITHIN_M and on_or_in)
 
 
 def _skill(name: str, kind: str, *templates: str) -> Skill:
