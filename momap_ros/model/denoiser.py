@@ -89,10 +89,6 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         num_middle_blocks: blocks at 8x8.
         noise_shares: shift, tilt and white share of the noise it was trained on, see `momap_ros.model.noise`.
         prediction: what its output means, see `momap_ros.model.prediction`; "sample" = the clean latents.
-        walked_share: of the noise levels, from pure noise on, that the sampler's steps go through; the clean latents
-            predicted there are the result. At lower levels draws are sharpened beyond what the network knows: on 80
-            samples of `train` ten steps through all of them are worse than four (0.447 and 0.432 of static, best of
-            ten; mean 0.756 and 0.662), through two thirds they are not (0.429 and 0.431; 0.663 and 0.626).
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -107,14 +103,11 @@ class SmallDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers
         num_middle_blocks: int = 2,
         noise_shares: tuple[float, float, float] = (0.0, 0.0, 1.0),
         prediction: str = "sample",
-        walked_share: float = 2 / 3,
     ) -> None:
         """Build the layers; the last one is zero, so an untrained model predicts no motion."""
         super().__init__()  # type: ignore[no-untyped-call]  # diffusers' classes are untyped
         fine, coarse = channels
         check_prediction(prediction)
-        if not 0 < walked_share <= 1:
-            raise ValueError(f"walked_share: expected a number above 0 and up to 1, got {walked_share}")
         self.noise_shares = NoiseShares(*noise_shares)
         self.prediction = prediction
         self.time = nn.Sequential(

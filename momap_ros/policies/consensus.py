@@ -20,6 +20,7 @@ from momap_ros.shapes import check_shapes
 
 _SAME_END_M, _SAME_END_SHARE = 0.03, 0.7  # ends this near, or this share of the usual way, are one outcome
 _WANDER_SHARE = 0.12  # of the longest way: a mean that is longer moves, however much the futures differ
+_MOST_STRETCHED = 1.4  # more is no correction of a mean
 _LEAST_TURN_RAD = 0.35  # a smaller mean turn is noise that draws have in common
 _AGREED_TURN = 1.0  # a mean turn must be so many times as large as the draws' deviation from it
 
@@ -88,7 +89,7 @@ def agreed_motion(futures: Sequence[DrawnMotion], centroid: FloatArray, min_disp
         return motion
     alike = _of_one_outcome(paths, weights[moving])
     share = weights[moving][alike] / weights[moving][alike].sum()
-    path = _mean_path(paths[alike], share)
+    path = _as_long(_mean_path(paths[alike], share), paths[alike], share)
     turns = _mean_turns(motions[moving][alike][..., :3, :3], share)
     agreed = se3_from_parts(turns, np.zeros((len(path), 3)))
     agreed[:, :3, 3] = path - turns @ np.asarray(centroid, np.float64)
@@ -105,6 +106,17 @@ def _mean_path(paths: Float64, share: Float64) -> Float64:
     deviation_m = np.sqrt(np.einsum("k,kti->t", share, (paths - path) ** 2))
     begun = (away_m >= deviation_m) & (away_m > 0) | (away_m > _WANDER_SHARE * away_m.max())
     return np.asarray(np.where((np.arange(len(path)) < int(begun.argmax()))[:, None], path[0], path))
+
+
+def _as_long(path: Float64, paths: Float64, share: Float64) -> Float64:
+    """(T, 3) a mean path, stretched until it ends as far away as (K, T, 3) paths do in the mean.
+
+    Ways in different directions are longer than their mean.
+    """
+    ends_m = share @ np.linalg.norm(paths[:, -1] - paths[:, 0], axis=1)
+    end_m = float(np.linalg.norm(path[-1] - path[0]))
+    stretch = np.clip(ends_m / max(end_m, 1e-9), 1.0, _MOST_STRETCHED)
+    return np.asarray(path[0] + stretch * (path - path[0]))
 
 
 def _moving(motions: Float64, centroid: FloatArray, least_m: float) -> npt.NDArray[np.bool_]:

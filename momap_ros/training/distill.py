@@ -178,7 +178,6 @@ class Run(TrainingState[SmallDenoiser]):
         self.split = PreparedSplit.open(data / "train")
         check_samples(data / "train", len(self.split), options)
         student: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).train()
-        student.register_to_config(walked_share=1.0)  # its steps begin where segments of all noise levels do
         super().__init__(out, student, options, weight_decay=0.0, name="student")
         self.resume()
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
