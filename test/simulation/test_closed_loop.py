@@ -136,6 +136,39 @@ def test_a_drawer_that_is_shut_cannot_be_pushed_in(look: Callable[[str, int], Lo
     assert result.failure == "stopped on disagreement"
 
 
+def test_a_joint_is_not_forced_past_its_stop(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("turn_knob", 0)
+
+    def twice(motion: ObjectMotion) -> ObjectMotion:
+        track = motion.motion_t_from_0
+        return replace(motion, motion_t_from_0=np.append(track, track[-1] @ track, axis=0))
+
+    result = follow((episode, view), twice)
+    fixture = episode.scene.fixture
+    assert fixture is not None
+    angles = result.rollout.qpos[:, episode.scene.model.joint(fixture.joint).qposadr[0]]
+    assert angles.max() - angles.min() > 0.5
+    assert -0.05 < angles.min()
+    assert angles.max() < fixture.limit + 0.05
+
+
+def test_what_is_carried_beside_a_dish_and_stays_there_is_poured_into_it(look: Callable[[str, int], Looked]) -> None:
+    episode, view = look("pour", 2)
+    target = episode.scene.target
+    assert target is not None
+    dish = episode.scene.model.body(target.name).id
+    goal = next(number for number in view.instances.areas_px if view.body_of(number) == dish)
+
+    def untilted(motion: ObjectMotion) -> ObjectMotion:
+        path = transform_points(motion.motion_t_from_0, motion.centroid_m)
+        track = np.repeat(np.eye(4)[None], len(path), axis=0)
+        track[:, :3, 3] = path - path[0]
+        return replace(motion, motion_t_from_0=track, goal_id=goal, hypothesis_spread_m=0.03)
+
+    assert follow((episode, view), untilted).success
+    assert not follow((episode, view), lambda motion: replace(untilted(motion), goal_id=0)).success
+
+
 def test_a_push_the_other_way_is_called_so_or_ends_in_something(look: Callable[[str, int], Looked]) -> None:
     result = follow(look("push", 0), backwards)
     assert not result.success
