@@ -364,7 +364,9 @@ class FollowerConfig(Settings):
         0.06, "It stops where the object is seen farther than this from the plan, metres.", minimum=0.001, maximum=1.0
     )
     support_reach_m: float = setting(
-        0.15, "A carried object that is to end so near to a support is put onto it, metres; 0 = off.", minimum=0.0
+        0.15,
+        "A carried object that is to end so near to a support is put onto it, or poured, metres; 0 = off.",
+        minimum=0.0,
     )
     replan_s: float = setting(
         0.5, "Forecasts that come sooner than so many seconds after a plan are only compared with it.", minimum=0.0

@@ -16,7 +16,6 @@ _TURNED_RAD = np.pi / 2
 _STROKES, _STROKES_M = 3.0, 0.06  # a path so many times as long as the way from its start, and so long, is to and fro
 _NOWHERE_M, _KNOB_NOWHERE_M = 0.03, 0.015  # what does not get so far stays where it is; the same above the table
 _TURNED_ENOUGH_RAD, _TURNING_RAD = 1.2, 0.1  # a forecast turn that is left as it is, and one that tells the way round
-_STROKES_LONGER = 1.5  # than forecast: of futures that do not agree when to turn back, each is too short
 _STANDS_M = 0.01  # above the table
 _LIFTED_M = 0.06
 _TURN_STEPS = 11
@@ -64,7 +63,7 @@ def in_place(track: Float64, seen: Surroundings) -> Float64:
         return upright
     stands = float(seen.points[:, 2].min()) <= seen.table_m + _STANDS_M
     if stands and to_and_fro(path[None], np.ones(1)) and np.abs(path[:, 2]).max() < _LIFTED_M:
-        return se3_from_parts(np.tile(np.eye(3), (len(path), 1, 1)), path * [_STROKES_LONGER, _STROKES_LONGER, 0.0])
+        return se3_from_parts(np.tile(np.eye(3), (len(path), 1, 1)), path * [1.0, 1.0, 0.0])
     nowhere_m = _NOWHERE_M if stands else _KNOB_NOWHERE_M
     if np.linalg.norm(path, axis=1).max() > nowhere_m or (not stands and _is_pressed(path)):
         return track

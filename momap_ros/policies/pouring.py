@@ -18,6 +18,7 @@ _STAYS_UP = 0.3  # share of its greatest height at which what is put down no lon
 _AWAY_M = 0.02  # so far short of the goal's middle and above its rim, together, is not where something is put down
 _BEYOND_M, _BELOW_M = 0.02, 0.01  # what ends so far beyond the middle, or so far below the rim, is put down
 _TALL_M = 0.04  # what is lower is no vessel
+_ON_TABLE_M = 0.05  # what is seen down to this height stands on the table, its foot hidden
 _TILT_RAD, _TILT_STEPS = 1.75, 12
 _CLEAR_M = 0.015  # between rim and mouth, and between rim and foot before it tilts
 
@@ -37,7 +38,7 @@ def poured(track: Float64, seen: Surroundings, goal_id: int) -> Float64 | None:
     """
     path = carried_path(track, seen)
     low, high = seen.points.min(axis=0), seen.points.max(axis=0)
-    foot_m = min(low[2], seen.table_m + _CLEAR_M)
+    foot_m = low[2] if low[2] > seen.table_m + _ON_TABLE_M else min(low[2], seen.table_m + _CLEAR_M)
     if path is None or high[2] - foot_m < _TALL_M:
         return None
     goal = next((support for support in supports_of(seen, path[0, :2]) if support.instance_id == goal_id), None)

@@ -124,7 +124,9 @@ class _Run:
         self.replanning, self.replans = replanning, Replans()
         self._points = np.zeros((0, 3))  # of what is followed, base frame, at the beginning
         model = hand.model
-        model.jnt_solref[:], model.jnt_solimp[:, :3] = _STOP_SOLREF, _STOP_SOLIMP
+        for fixture in (fixture for fixture in episode.scene.fixtures if fixture.part):
+            joint = model.joint(fixture.joint).id
+            model.jnt_solref[joint], model.jnt_solimp[joint, :3] = _STOP_SOLREF, _STOP_SOLIMP
         self.starts = hand.data.xpos.copy()
         self._fingers = [_finger_geom(model, name) for name in ("left_finger", "right_finger")]
         self._touchable = {
