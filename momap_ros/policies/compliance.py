@@ -129,7 +129,8 @@ class Compliance:
             return None
         if self._probes is not None:
             return self._stuck(plan, np.eye(4))
-        return self._stuck(plan, self._seen[-1]) if self._share(self._seen[-1]) < _BARELY else None
+        end_m = self._way_m(self._first.motion_t_from_0[-1] @ invert_se3(self._taken))  # of strokes, none
+        return self._stuck(plan, self._seen[-1]) if self._falls_short(self._seen[-1], end_m) else None
 
     def _checked(self, plan: Plan, moved: Float64, way_m: float, off_m: float) -> Plan | None:
         """What lags behind on its joint is at a stop; what has left it is on another one."""
@@ -163,12 +164,12 @@ class Compliance:
             return False
         return float(self._distance_m(self._seen[-1], self._seen[0])) < _STUCK_M
 
-    def _share(self, moved: Float64) -> float:
-        """How much of the way meant a (4, 4) motion has made."""
-        meant = self._first.motion_t_from_0[-1] @ invert_se3(self._taken)
-        if (turn := _angle(meant)) > _TURNS_RAD:
-            return _angle(moved) / turn
-        return self._way_m(moved) / max(self._meant_m, 1e-9)
+    def _falls_short(self, moved: Float64, meant_m: float) -> bool:
+        """Whether a (4, 4) motion has made little of the turn that is meant, or else of a way of so many metres."""
+        turn = _angle(self._first.motion_t_from_0[-1] @ invert_se3(self._taken))
+        if turn > _TURNS_RAD:
+            return _angle(moved) < _BARELY * turn
+        return self._way_m(moved) < _BARELY * meant_m
 
     def _stuck(self, plan: Plan, moved: Float64) -> Plan | None:
         """Along what it has given at all; the other way, once, where it has hardly moved; else the end."""
@@ -179,7 +180,7 @@ class Compliance:
             self.joint = shown_joint(self._farthest, self._spread)
             self._shown_m = self._farthest_m
             return self._along(plan, 1.0)
-        if self._share(moved) > _BARELY or self._reversed:
+        if self._reversed or not self._falls_short(moved, self._meant_m):
             self.ended = True
             return None
         if self._turned_back and not self.jointed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -123,6 +125,16 @@ def test_a_stop_that_comes_too_soon_sends_it_the_other_way() -> None:
     assert motion[0, 3] == pytest.approx(-1.35 * np.hypot(0.06, 0.04), rel=0.05)
     motion, _ = followed(plan, Drawer((-0.03, 0.03)))
     np.testing.assert_allclose(motion, slid(-0.03), atol=1e-9)  # once
+
+
+def test_strokes_that_end_where_they_began_are_not_stuck_at_their_end() -> None:
+    plan = straight_plan(0.0, 0.0, 0.0)
+    strokes = plan.motion_t_from_0.copy()
+    strokes[:, 0, 3] = 0.05 * np.sin(np.linspace(0, 4 * np.pi, 21))
+    plan = replace(plan, motion_t_from_0=strokes, base_from_gripper=strokes @ GRASP)
+    motion, compliance = followed(plan, Drawer((-0.1, 0.1)))
+    assert not compliance.jointed
+    np.testing.assert_allclose(motion, np.eye(4), atol=1e-6)
 
 
 def test_what_is_to_turn_has_its_way_measured_in_turns() -> None:
