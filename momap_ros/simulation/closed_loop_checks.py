@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 
 from momap_ros.geometry import Float64
+from momap_ros.simulation.assets import ObjectInfo
 from momap_ros.simulation.hand import Rollout
 from momap_ros.simulation.scene import Scene
 from momap_ros.simulation.skills.controls import PRESSED
@@ -142,17 +143,22 @@ def _pick_place(recording: Recording) -> bool:
 
 
 def _onto(recording: Recording) -> bool:
-    scene = recording.scene
+    _, body = _target(recording.scene)
+    within_m = IN_TARGET_M if recording.scene.skill == "put_in" else ON_TARGET_M
+    return _carried(recording, recording.position[0, body, :2], within_m)
+
+
+def _target(scene: Scene) -> tuple[ObjectInfo, int]:
+    """What something is put on, taken off or poured into, and its body."""
     assert scene.target is not None  # set wherever these tasks are made
-    goal = recording.position[0, scene.model.body(scene.target.name).id]
-    return _carried(recording, goal[:2], IN_TARGET_M if scene.skill == "put_in" else ON_TARGET_M)
+    return scene.target, scene.model.body(scene.target.name).id
 
 
 def _unstack(recording: Recording) -> bool:
-    scene, path = recording.scene, recording.acted(recording.position)
-    assert scene.target is not None  # set wherever this task is made
-    left = path[-1] - recording.position[-1, scene.model.body(scene.target.name).id]
-    beside = np.linalg.norm(left[:2]) > scene.target.half_width_m
+    path = recording.acted(recording.position)
+    target, body = _target(recording.scene)
+    left = path[-1] - recording.position[-1, body]
+    beside = np.linalg.norm(left[:2]) > target.half_width_m
     return bool(beside and path[-1, 2] < ON_TABLE_M and path[:, 2].max() - path[0, 2] > LIFTED_M)
 
 
@@ -231,13 +237,13 @@ def _upright(recording: Recording) -> bool:
 
 
 def _pour(recording: Recording) -> bool:
-    scene, item = recording.scene, acted_object(recording.scene)
-    assert scene.target is not None  # set wherever this task is made
+    item = acted_object(recording.scene)
+    target, body = _target(recording.scene)
     up = recording.acted(recording.rotation)[:, :, 2]
     mouth = recording.acted(recording.position) + up * item.top_m
-    dish = recording.position[:, scene.model.body(scene.target.name).id]
-    over = np.linalg.norm((mouth - dish)[:, :2], axis=-1) < scene.target.half_width_m + OVER_TARGET_M
-    return bool((over & (up[:, 2] < np.cos(POURING_RAD)) & (mouth[:, 2] > scene.target.height_m)).any())
+    off = (mouth - recording.position[:, body])[:, :2]
+    over = np.linalg.norm(off, axis=-1) < target.half_width_m + OVER_TARGET_M
+    return bool((over & (up[:, 2] < np.cos(POURING_RAD)) & (mouth[:, 2] > target.height_m)).any())
 
 
 def _topple(recording: Recording) -> bool:
