@@ -277,9 +277,12 @@ class MoMapPipeline(DiffusionPipeline):
         return SceneEncoding(*(getattr(encoding, field.name).float() for field in fields(encoding)))
 
     def timesteps(self, num_inference_steps: int) -> torch.Tensor:
-        """The scheduler's timesteps, from pure noise on; of more than FEW_STEPS none is below LOWEST_LEVEL."""
+        """The scheduler's timesteps, from pure noise on.
+
+        Of more than FEW_STEPS none is below LOWEST_LEVEL, if the clean latents are predicted.
+        """
         strides = num_inference_steps
-        if num_inference_steps > FEW_STEPS:
+        if num_inference_steps > FEW_STEPS and self.denoiser.prediction == "sample":
             strides = math.ceil((num_inference_steps - 1) / (1 - LOWEST_LEVEL) - 1e-6)
         self.scheduler.set_timesteps(strides)  # says how far one step goes
         count = int(self.scheduler.config["num_train_timesteps"])

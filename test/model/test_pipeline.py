@@ -360,6 +360,12 @@ def test_few_steps_go_through_all_noise_levels_and_more_end_at_a_third_of_them(
         torch.testing.assert_close(landed, latents * noise_left[0] / noise_left[1])
 
 
+def test_a_predicted_noise_needs_all_noise_levels(tiny_checkpoint: Path) -> None:
+    pipeline = MoMapPipeline.from_pretrained(tiny_checkpoint)
+    pipeline.denoiser.prediction = "epsilon"
+    assert pipeline.timesteps(10).tolist() == list(range(999, 0, -100))
+
+
 # --- other outputs of the denoiser
 
 
