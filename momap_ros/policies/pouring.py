@@ -11,7 +11,7 @@ import numpy as np
 from momap_ros.articulation import Articulation, JointKind, joint_motions
 from momap_ros.geometry import Float64
 from momap_ros.policies.contacts import Surroundings
-from momap_ros.policies.supports import Support, carried_path, progress, raised, supports_of
+from momap_ros.policies.supports import Support, carried_path, numbered, progress, raised, supports_of
 
 # Chosen on 25 train episodes of each skill that carries something: 21 of 25 pours are found, and 1 of 199 others.
 _STAYS_UP = 0.3  # share of its greatest height at which what is put down no longer is when its way ends
@@ -41,7 +41,7 @@ def poured(track: Float64, seen: Surroundings, goal_id: int) -> Float64 | None:
     foot_m = low[2] if low[2] > seen.table_m + _ON_TABLE_M else min(low[2], seen.table_m + _CLEAR_M)
     if path is None or high[2] - foot_m < _TALL_M:
         return None
-    goal = next((support for support in supports_of(seen, path[0, :2]) if support.instance_id == goal_id), None)
+    goal = numbered(supports_of(seen, path[0, :2]), goal_id)
     if goal is None or not _stays_beside(path, low[2], goal):
         return None
     half_m, radius_m = float(high[2] - foot_m) / 2, float((high - low)[:2].max()) / 2

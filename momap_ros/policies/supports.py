@@ -58,7 +58,7 @@ def onto_support(track: Float64, seen: Surroundings, reach_m: float, goal_id: in
     if not reach_m or path is None:
         return track
     supports = supports_of(seen, path[0, :2])
-    goal = next((support for support in supports if support.instance_id == goal_id), None)
+    goal = numbered(supports, goal_id)
     level = track[:, 2, 2].min() > _TILTED_COS
     if not (goal or level):
         return track
@@ -123,6 +123,11 @@ def supports_of(seen: Surroundings, start_xy: Float64) -> list[Support]:
         surface_m = float(np.median(points[inside, 2])) if inside.sum() >= 3 else float(high[2])
         found.append(Support(int(instance_id), middle, half_m, surface_m, float(high[2])))
     return found
+
+
+def numbered(supports: list[Support], instance_id: int) -> Support | None:
+    """The support that is an instance."""
+    return next((support for support in supports if support.instance_id == instance_id), None)
 
 
 def _meant(supports: list[Support], end_xy: Float64, bottom_m: float, reach_m: float) -> Support | None:
