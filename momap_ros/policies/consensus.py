@@ -67,7 +67,8 @@ def agreed_motion(futures: Sequence[DrawnMotion], centroid: FloatArray, min_disp
 
     Futures at rest are left out: whether an object moves is its moving probability's to say. Of the others, those
     whose ends are near the end that has most others near it are averaged: the centroid's path, and the turns where the
-    futures agree on them. Where all futures are the same, the result is that one.
+    futures agree on them. Where all futures are the same, the result is that one;
+    of strokes, the longest drawn, lengthened.
 
     Args:
         futures: of one object, any frame.

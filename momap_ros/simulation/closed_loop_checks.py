@@ -19,7 +19,7 @@ import numpy as np
 
 from momap_ros.geometry import Float64
 from momap_ros.simulation.assets import ObjectInfo
-from momap_ros.simulation.hand import Rollout
+from momap_ros.simulation.hand import Rollout, rotation
 from momap_ros.simulation.scene import Scene
 from momap_ros.simulation.skills.controls import PRESSED
 from momap_ros.simulation.skills.grasping import IN_TARGET_M, LIFTED_M, ON_TARGET_M, acted_object
@@ -175,11 +175,10 @@ def _is_over(recording: Recording, body: int, place: Float64) -> bool:
     geoms = np.flatnonzero((model.geom_bodyid == body) & (model.geom_contype > 0))
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for geom in geoms:
-        turned = np.zeros(9)
-        mujoco.mju_quat2Mat(turned, model.geom_quat[geom])
+        body_from_geom = rotation(model.geom_quat[geom])
         middle, half = model.geom_aabb[geom].reshape(2, 3)
-        middle = model.geom_pos[geom] + turned.reshape(3, 3) @ middle
-        reach = np.abs(turned.reshape(3, 3)) @ half
+        middle = model.geom_pos[geom] + body_from_geom @ middle
+        reach = np.abs(body_from_geom) @ half
         low, high = np.minimum(low, middle - reach), np.maximum(high, middle + reach)
     local = (place - recording.position[-1, body]) @ recording.rotation[-1, body]
     return bool((local[:2] > low[:2]).all() and (local[:2] < high[:2]).all())

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
-import mujoco
 
 from momap_ros.simulation.closed_loop_checks import CHECKS, NOBODY_ACTS, succeeded
+from momap_ros.simulation.hand import rotation
 from momap_ros.simulation.scene import NoRoomError
 from momap_ros.simulation.skills.registry import SKILLS
 
@@ -86,10 +86,7 @@ def test_anywhere_on_the_shelf_and_in_the_sink_is_right_and_beside_it_is_not(
     episode, rollout = perform_skill(skill, 0)
     scene, fixture = episode.scene, episode.scene.fixture
     assert fixture is not None
-    body = scene.model.body(fixture.body)
-    turned = np.zeros(9)
-    mujoco.mju_quat2Mat(turned, body.quat)
-    along, across = turned.reshape(3, 3)[:, 0], turned.reshape(3, 3)[:, 1]
+    along, across, _ = rotation(scene.model.body(fixture.body).quat).T
     middle = np.array([*fixture.xy, fixture.top_m + 0.005])
     # Boards are at least 11 cm deep and 18 cm wide, basins 13 and 15; none is wider than 30 cm.
     for off in (0.05 * along, -0.05 * along, 0.07 * across, -0.07 * across):
