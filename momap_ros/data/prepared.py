@@ -41,6 +41,7 @@ FLUNG_M = 2.5
 CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
 ROBOT_LABEL = 255
 OBSERVED_SHARE = 0.5
+SHARDS = "shards.json"  # which ones a folder's samples are of
 VALIDATION_SPLIT = "val"  # prepared beside `train`, to be looked at during training
 MAX_WORDINGS = 9  # the sentence and eight paraphrases
 MAX_BODIES = 32
@@ -264,15 +265,25 @@ def prepare_split(
     *,
     workers: int = 2,
     observed_share: float = OBSERVED_SHARE,
+    shards: Sequence[Path] | None = None,
 ) -> list[dict[str, Any]]:
     """Reduce every stored sample of a split; words are added by `write_words` once the vocabulary is known.
 
     Samples in which something is thrown out of the scene are left out, named and counted.
 
+    Args:
+        source: folder of shards.
+        split: its name.
+        target: folder to be written.
+        codec: of the latents.
+        workers: processes.
+        observed_share: of the samples.
+        shards: only these; None = all.
+
     Returns:
         The samples' key, texts (sentence and paraphrases), skill, kind and names of bodies, in order.
     """
-    shards = shard_paths(source, split)
+    shards = shard_paths(source, split) if shards is None else shards
     meta: list[dict[str, Any]] = []
     flung: list[str] = []
     parts: dict[str, list[Array]] = {}
@@ -288,6 +299,7 @@ def prepare_split(
         for name in list(parts):
             np.save(folder / f"{name}.npy", np.concatenate(parts.pop(name)))
         (folder / "meta.json").write_text(json.dumps(meta))
+        (folder / SHARDS).write_text(json.dumps([shard.name for shard in shards]))
     for reason in flung:
         tqdm.write(f"left out: {reason}")
     if flung:

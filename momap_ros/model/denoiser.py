@@ -28,6 +28,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm_out = nn.GroupNorm(8, channels_out)
         self.conv_out = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.dropout = nn.Dropout(0.0)  # training sets its share
         self.modulation = nn.Linear(embedding, 2 * channels_out)
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
         nn.init.zeros_(self.conv_out.weight)
@@ -37,7 +38,7 @@ class ResidualBlock(nn.Module):
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
         hidden = functional.silu(self.norm_out(hidden) * (1 + scale) + shift)
-        return torch.as_tensor(self.skip(x) + self.conv_out(hidden))
+        return torch.as_tensor(self.skip(x) + self.conv_out(self.dropout(hidden)))
 
 
 class ContextAttention(nn.Module):

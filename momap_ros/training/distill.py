@@ -29,7 +29,7 @@ from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
 from momap_ros.training.loop import TrainingState, append_row, check_samples, keep_options, learning_rate
-from momap_ros.training.steps import SmallTraining, draw_step, error_map, latent_loss
+from momap_ros.training.steps import DrawnStep, SmallTraining, draw_step, drawn_ahead, error_map, latent_loss
 
 
 @dataclass(frozen=True)
@@ -183,10 +183,14 @@ class Run(TrainingState[SmallDenoiser]):
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
         self.weighing = error_map(self.teacher.codec, options.end_weight).to(self.device)
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; everything random depends on its number alone."""
+    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
+        """One optimizer step; everything random depends on its number and the kind of device alone.
+
+        Args:
+            drawn: what `draw_step` gives for this step, where somebody has drawn it already.
+        """
         options = self.options
-        drawn = draw_step(self.split, options, self.step, rank=0, world=1)
+        drawn = drawn or draw_step(self.split, options, self.step, rank=0, world=1)
         batch = drawn.batch(self.teacher.codec, self.device)
         # As in the small model's training: the fused attention's backward pass is slow on a CPU.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
@@ -220,11 +224,12 @@ class Run(TrainingState[SmallDenoiser]):
         return self.out / "checkpoint"
 
 
-def train(run: Run, save_every: int) -> None:
+def train(run: Run, save_every: int, loaders: int = 0) -> None:
     """Take all steps that are left; the log gets a line every 100 and the state is kept."""
     options, history = run.options, []
-    for _ in tqdm(range(run.step, options.steps), initial=run.step, total=options.steps, desc="distill", unit="step"):
-        history.append(run.train_step())
+    steps = drawn_ahead(run.split, options, run.step, loaders, pinned=run.device.type == "cuda")
+    for drawn in tqdm(steps, initial=run.step, total=options.steps, desc="distill", unit="step"):
+        history.append(run.train_step(drawn))
         if run.step % 100 == 0 or run.step == options.steps:
             means = {name: round(float(np.mean([part[name] for part in history])), 6) for name in history[0]}
             append_row(run.out / "log.csv", run.log_row(means))
@@ -250,6 +255,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250, help="steps between two saved states (default 250)")
     parser.add_argument("--device", default="cpu", help="of torch (default cpu)")
+    parser.add_argument("--loaders", type=int, default=0, help="processes that draw batches, for a GPU (default 0)")
     arguments = parser.parse_args()
     teacher = MoMapPipeline.from_pretrained(arguments.teacher)
     options = Distillation(
@@ -264,7 +270,7 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     keep_options(arguments.out, options, teacher=str(find_checkpoint(arguments.teacher)))
     run = Run(arguments.teacher, arguments.data, arguments.out, options, device=arguments.device)
-    train(run, arguments.save_every)
+    train(run, arguments.save_every, arguments.loaders)
     tqdm.write(str(run.export(arguments.teacher)))
     return 0
 

@@ -165,7 +165,7 @@ class TrainingState(Generic[Model]):
         self.out, self.model, self.step = out, model, 0
         self._ema_decay, self._batch_size = options.ema_decay, options.batch_size
         self._first, self._started = 0, time.monotonic()
-        self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.average = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters,

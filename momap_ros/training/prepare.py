@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from momap_ros.conditioning import Vocabulary
+from momap_ros.data.growing import LATER
 from momap_ros.data.prepared import (
     OBSERVED_SHARE,
     VALIDATION_SPLIT,
@@ -22,6 +24,7 @@ from momap_ros.data.prepared import (
 from momap_ros.data.sample import iterate_samples
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec, load_codec
+from momap_ros.training.follow import follow
 
 FIT_SAMPLES = 2000
 NUM_FUNCTIONS = 10
@@ -64,14 +67,23 @@ def main() -> int:
         metavar="K|raw",
         help="functions of time in the basis, 3 K latent channels; raw: every step for itself (default %(default)s)",
     )
+    parser.add_argument(
+        "--follow",
+        type=int,
+        metavar="SHARDS",
+        help="instead: add shards that come later, so many at a time, to what is there, until this is ended; a run "
+        "with --grows takes them up",
+    )
     arguments = parser.parse_args()
+    how = {"workers": arguments.workers, "observed_share": arguments.observed_share}
+    if arguments.follow is not None:
+        follow(arguments.data, arguments.out, least=max(arguments.follow, 1), **how)
     prepare(
         arguments.data,
         arguments.out,
-        workers=arguments.workers,
-        observed_share=arguments.observed_share,
         num_functions=arguments.functions,
         keep_codec=arguments.keep_codec,
+        **how,
     )
     return 0
 
@@ -101,6 +113,7 @@ def prepare(
         ValueError: more functions than steps.
     """
     vocabulary_path = out / "vocabulary.json"
+    shutil.rmtree(out / LATER, ignore_errors=True)  # parts that were added to other samples
     kept = keep_codec and vocabulary_path.exists()
     codec = load_codec(out / "codec") if kept else fit_codec(data, out / "codec", num_functions)
     meta = prepare_split(data, "train", out / "train", codec, workers=workers, observed_share=observed_share)

@@ -9,6 +9,7 @@ import torch
 
 from momap_ros.conditioning import GRID, HASH_BUCKETS, MAX_INSTANCES
 from momap_ros.data import augment
+from momap_ros.data.growing import GrowingSplit
 from momap_ros.data.prepared import CELL_ROLES, PreparedSplit
 from momap_ros.geometry import Float32
 
@@ -176,7 +177,9 @@ def slot_names(split: PreparedSplit, indices: np.ndarray, slots: np.ndarray) -> 
     return np.asarray(names[np.arange(batch)[:, None], cells.argmax(axis=2)] * (cells.max(axis=2) > 0)[..., None])
 
 
-def draw_scenes(split: PreparedSplit, indices: np.ndarray, *, drops: Drops, rng: np.random.Generator) -> DrawnScenes:
+def draw_scenes(
+    split: PreparedSplit | GrowingSplit, indices: np.ndarray, *, drops: Drops, rng: np.random.Generator
+) -> DrawnScenes:
     """Draw how B samples are seen; the same generator state gives the same scenes.
 
     Args:

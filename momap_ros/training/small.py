@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as functional
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from momap_ros.conditioning import BLINDABLE, CONDITION_CHANNELS
+from momap_ros.data.growing import GrowingSplit
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
@@ -27,6 +26,7 @@ from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.model.schedule import shifted_cosine_scheduler
 from momap_ros.training.batches import Batch
+from momap_ros.training.earlier_weights import start_from
 from momap_ros.training.loop import (
     TrainingState,
     append_row,
@@ -39,8 +39,8 @@ from momap_ros.training.scene_losses import encoder_loss, scene_losses, turning_
 from momap_ros.training.steps import (
     DrawnStep,
     SmallTraining,
-    StepsAhead,
     draw_step,
+    drawn_ahead,
     error_map,
     latent_loss,
     step_size,
@@ -101,6 +101,9 @@ class SmallModel(nn.Module):
             noise_shares=options.noise_shares,
             prediction=options.prediction,
         )
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = options.dropout
 
 
 def training_loss(
@@ -133,36 +136,6 @@ def training_loss(
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
-def start_from(model: SmallModel, folder: Path) -> list[str]:
-    """Begin with the weights of a checkpoint folder, or with the averaged ones of a run.
-
-    Returns:
-        Parameters that the folder lacks: they keep their values, and are to be learned.
-
-    Raises:
-        ValueError: no weights there, or those of a model with other words or of another size.
-    """
-    if (folder / "state.pt").exists():
-        weights = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")["average"]
-    elif (folder / "denoiser").is_dir():
-        weights = {
-            f"{part}.{name}": value.float()
-            for part in ("scene_encoder", "denoiser")
-            for name, value in load_file(folder / part / "diffusion_pytorch_model.safetensors").items()
-        }
-    else:
-        raise ValueError(f"{folder}: expected a run (state.pt) or a checkpoint folder (denoiser/), found neither")
-    own = model.state_dict()
-    unfit = sorted(name for name in weights if name not in own or own[name].shape != weights[name].shape)
-    if unfit:
-        raise ValueError(
-            f"{folder}: expected weights of this model, {len(unfit)} do not fit, {unfit[0]} the first; prepare the "
-            "data with their vocabulary and codec (momap train prepare --keep-codec), and give the sizes of their model"
-        )
-    model.load_state_dict(weights, strict=False)
-    return sorted(set(own) - set(weights))
-
-
 class Run(TrainingState[SmallModel]):
     """The state of a training run: built new or continued from its folder."""
 
@@ -172,7 +145,7 @@ class Run(TrainingState[SmallModel]):
         """Load data and codec, build the model, and resume where the folder has a state."""
         self.options, self.rank, self.world = options, rank, world
         self.device = torch.device(device)
-        self.split = PreparedSplit.open(data / "train")
+        self.split = GrowingSplit(data) if options.grows else PreparedSplit.open(data / "train")
         check_samples(data / "train", len(self.split), options)
         self.codec = load_codec(data / "codec")
         vocabulary = json.loads((data / "vocabulary.json").read_text())
@@ -214,6 +187,8 @@ class Run(TrainingState[SmallModel]):
         """
         options = self.options
         drawn = drawn or draw_step(self.split, options, self.step, rank=self.rank, world=self.world)
+        if options.dropout:
+            torch.manual_seed(drawn.noise_seed)  # the noise of the step has a generator of its own
         # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
         with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
             if self.step < options.encoder_steps:
@@ -228,17 +203,9 @@ class Run(TrainingState[SmallModel]):
 
     def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
         """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
-        remaining = range(self.step, self.options.steps)
-        if not loaders:
-            yield from (None for _ in remaining)
-            return
-        yield from DataLoader(
-            StepsAhead(self.split, self.options, remaining, rank=self.rank, world=self.world),
-            batch_size=None,
-            num_workers=loaders,
-            prefetch_factor=4,
-            multiprocessing_context="fork",
-            pin_memory=self.device.type == "cuda",
+        pinned = self.device.type == "cuda"
+        return drawn_ahead(
+            self.split, self.options, self.step, loaders, rank=self.rank, world=self.world, pinned=pinned
         )
 
 
@@ -300,6 +267,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "encoder-layers": "of the scene encoder",
         "learning-rate": "its peak",
         "turning-weight": "share of the loss for how instances turn, measured by their own size",
+        "dropout": "share of hidden values that is dropped",
     }
     for name, meaning in numbers.items():
         default = getattr(SmallTraining, name.replace("-", "_"))
@@ -357,6 +325,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--loaders", type=int, default=0, help="processes per worker that build batches, for a GPU (default 0)"
     )
     parser.add_argument("--compile", action="store_true", help="compile the networks first, for a GPU (two minutes)")
+    parser.add_argument("--grows", action="store_true", help="read what momap train prepare --follow adds meanwhile")
     add_model_options(parser)
     return parser
 

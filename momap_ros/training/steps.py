@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from momap_ros.data.growing import GrowingSplit
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.noise import InstanceFrames, NoiseShares, draw_noise
@@ -49,6 +51,9 @@ class SmallTraining:
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
         prediction: what the denoiser predicts and its squared error is taken of, see `momap_ros.model.prediction`.
         blind_to: conditions that the model never sees, of `momap_ros.conditioning.BLINDABLE`.
+        dropout: share of the hidden values that is dropped, in the residual blocks of the denoiser and in the layers of
+            the scene encoder, as in Karras et al. 2022 (arXiv:2206.00364), App. F: few samples, read often, need it.
+        grows: samples that are prepared during the run are taken up; which step reads what then depends on when.
     """
 
     steps: int
@@ -75,6 +80,8 @@ class SmallTraining:
     turning_weight: float = 0.0
     expects_turns: bool = False
     expected_turn_weight: float = 0.1
+    dropout: float = 0.0
+    grows: bool = False
 
 
 def step_size(step: int, options: SmallTraining) -> float:
@@ -146,7 +153,9 @@ class DrawnStep:
         return draw_noise(frames, shares, len(latents), latents.shape[1], generator=generator)
 
 
-def draw_step(split: PreparedSplit, options: SmallTraining, step: int, *, rank: int, world: int) -> DrawnStep:
+def draw_step(
+    split: PreparedSplit | GrowingSplit, options: SmallTraining, step: int, *, rank: int, world: int
+) -> DrawnStep:
     """Draw a step; it depends on the step and the process alone, so that a run can go on anywhere."""
     indices = batch_indices(len(split), step, options)[rank::world]
     rng = np.random.default_rng([options.seed, 2, step, rank])
@@ -158,7 +167,9 @@ def draw_step(split: PreparedSplit, options: SmallTraining, step: int, *, rank: 
 class StepsAhead(Dataset[DrawnStep]):
     """The steps of a run as a data set, for worker processes to draw."""
 
-    def __init__(self, split: PreparedSplit, options: SmallTraining, steps: range, *, rank: int, world: int) -> None:
+    def __init__(
+        self, split: PreparedSplit | GrowingSplit, options: SmallTraining, steps: range, *, rank: int, world: int
+    ) -> None:
         """Remember what is drawn from."""
         self.split, self.options, self.steps, self.rank, self.world = split, options, steps, rank, world
 
@@ -169,4 +180,41 @@ class StepsAhead(Dataset[DrawnStep]):
     def __getitem__(self, position: int) -> DrawnStep:
         """One of them."""
         torch.set_num_threads(1)
+        if isinstance(self.split, GrowingSplit):
+            self.split.refresh()
         return draw_step(self.split, self.options, self.steps[position], rank=self.rank, world=self.world)
+
+
+def drawn_ahead(
+    split: PreparedSplit | GrowingSplit,
+    options: SmallTraining,
+    first: int,
+    loaders: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    pinned: bool = False,
+) -> Iterator[DrawnStep | None]:
+    """What the steps from `first` on need: drawn by other processes, or None: to be drawn in the step itself.
+
+    Args:
+        split: the samples.
+        options: of the run.
+        first: step.
+        loaders: processes that draw; 0 = none.
+        rank: of this process.
+        world: processes that share a step.
+        pinned: in memory that a GPU reads by itself.
+    """
+    remaining = range(first, options.steps)
+    if not loaders:
+        yield from (None for _ in remaining)
+        return
+    yield from DataLoader(
+        StepsAhead(split, options, remaining, rank=rank, world=world),
+        batch_size=None,
+        num_workers=loaders,
+        prefetch_factor=4,
+        multiprocessing_context="fork",
+        pin_memory=pinned,
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from momap_ros.data.growing import GrowingSplit
 from momap_ros.data.prepared import VALIDATION_SPLIT, PreparedSplit
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.scenes import Drops, draw_scenes
@@ -19,7 +20,7 @@ WATCHED = ("latent", "instance", "motion")
 ASKED = Drops(text=1.0, hints="none", faults=False)
 
 
-def evenly_spread(split: PreparedSplit) -> DrawnStep:
+def evenly_spread(split: PreparedSplit | GrowingSplit) -> DrawnStep:
     """At most MOST_SAMPLES of a split, with their sentences and without faults, to be drawn from noise alone."""
     indices = np.unique(np.linspace(0, len(split) - 1, MOST_SAMPLES).astype(np.intp))
     scenes = draw_scenes(split, indices, drops=ASKED, rng=np.random.default_rng(0))
@@ -39,7 +40,7 @@ class Validation:
     unseen: DrawnStep
 
     @classmethod
-    def of(cls, data: Path, trained_on: PreparedSplit) -> Validation | None:
+    def of(cls, data: Path, trained_on: PreparedSplit | GrowingSplit) -> Validation | None:
         """Of a folder with prepared samples of another split beside those of `train`; None where there are none."""
         if not (data / VALIDATION_SPLIT).is_dir():
             return None

@@ -17,6 +17,7 @@ from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.prediction import PREDICTIONS
 from momap_ros.training import loop
 from momap_ros.training.batches import Batch, make_batch
+from momap_ros.training.earlier_weights import start_from
 from momap_ros.training.loop import batch_indices, learning_rate
 from momap_ros.training.scenes import TRAINING
 from momap_ros.training.small import (
@@ -24,7 +25,6 @@ from momap_ros.training.small import (
     Run,
     SmallModel,
     run,
-    start_from,
     training_loss,
 )
 from momap_ros.training.steps import END_SCALES, SmallTraining, draw_step, squared_error, step_size
