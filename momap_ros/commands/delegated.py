@@ -16,7 +16,11 @@ Train the small model, in three steps that each resume after an interruption:
   momap train small --data prepared/ --out runs/small --steps 6600 --encoder-steps 3000
   momap train export --run runs/small --data prepared/ --manifest shards/manifest.json --out checkpoint/
 
-and optionally, a student that draws in one or two steps:
+and optionally, the mean of the weights of runs that went on from one another
+
+  momap train average --checkpoints first/checkpoint second/checkpoint --shares 0.4 0.6 --out averaged/
+
+or a student that draws in one or two steps:
 
   momap train distill --teacher checkpoint/ --data prepared/ --out runs/distilled --steps 2000
 
@@ -66,6 +70,7 @@ PROGRAMS = {
     "train full": Program("momap_ros.training.full", "the full model's U-Net", "model"),
     "train baseline": Program("momap_ros.baselines.train", "what the paper compares with", "model"),
     "train export": Program("momap_ros.training.export", "a run to a checkpoint folder", "model"),
+    "train average": Program("momap_ros.training.average", "the mean of several checkpoints' weights", "model"),
 }
 
 
