@@ -111,7 +111,7 @@ def named_variants(names: Sequence[str]) -> tuple[Variant, ...]:
     return tuple(known[name] for name in names) or VARIANTS
 
 
-def network_report(bag: Path, config: ForecastConfig, *, variants: Sequence[Variant], quick: bool) -> Report:
+def network_reports(bag: Path, config: ForecastConfig, *, variants: Sequence[Variant], quick: bool) -> Iterator[Report]:
     """Measure scene encoder and denoiser on the first frame of a bag; some minutes, of which compilation takes most.
 
     Args:
@@ -120,29 +120,34 @@ def network_report(bag: Path, config: ForecastConfig, *, variants: Sequence[Vari
         variants: ways to run it.
         quick: a smoke test: everything runs twice, and the numbers mean nothing.
 
+    Yields:
+        After every variant, all that is known so far: who is interrupted keeps that.
+
     Raises:
         BagError: the bag has no usable frame.
         CheckpointError: the checkpoint cannot be used.
     """
     machine, scene, effort = describe_machine(), first_scene(bag), QUICK if quick else EFFORT
-    # Each in a process of its own: what one variant changes in torch must not reach another.
-    results = [on_cores(CORES, measure_variant, variant, scene, config, effort) for variant in variants]
-    settings: dict[str, str | int | float] = {
-        "bag": bag.name,
-        "checkpoint": Path(config.checkpoint).name,
-        "device": config.device,
-        "torch_threads": results[0][1],
-    }
-    return Report(
-        FORMAT,
-        date.today().isoformat(),
-        describe_commit(),
-        quick=quick,
-        machine=machine,
-        versions=describe_versions(),
-        settings=settings,
-        rows=tuple(item for rows, _ in results for item in rows),
-    )
+    rows: list[Row] = []
+    for variant in variants:
+        # Each in a process of its own: what one variant changes in torch must not reach another.
+        of_variant, threads = on_cores(CORES, measure_variant, variant, scene, config, effort)
+        rows += of_variant
+        yield Report(
+            FORMAT,
+            date.today().isoformat(),
+            describe_commit(),
+            quick=quick,
+            machine=machine,
+            versions=describe_versions(),
+            settings={
+                "bag": bag.name,
+                "checkpoint": Path(config.checkpoint).name,
+                "device": config.device,
+                "torch_threads": threads,
+            },
+            rows=tuple(rows),
+        )
 
 
 def measure_variant(variant: Variant, scene: Scene, config: ForecastConfig, effort: Effort) -> tuple[list[Row], int]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from momap_ros.commands.common import add_command, add_settings, read_settings, say
 from momap_ros.config import ForecastConfig
+
+if TYPE_CHECKING:
+    from momap_ros.benchmark.report import Report
 
 DESCRIPTION = """
 Measure every stage on this machine: decoding, segmentation, the model, object motions, messages, and with ROS the whole
@@ -20,7 +24,7 @@ example:
 
 what comes out: a table (median, 95th percentile, peak memory, target), printed and as DIR/benchmark.md, and
 DIR/benchmark.json with the machine, the versions and the commit. With --network the files are network.md and
-network.json.
+network.json, written anew after every way.
 """
 
 
@@ -51,7 +55,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and write."""
-    from momap_ros.benchmark.network import named_variants, network_report
+    from momap_ros.benchmark.network import named_variants, network_reports
     from momap_ros.benchmark.report import markdown, write_report
     from momap_ros.benchmark.run import run_benchmark
     from momap_ros.commands.demo import DEMO_BAG
@@ -59,15 +63,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = read_settings(arguments, ForecastConfig)
     bag, quick = arguments.bag or DEMO_BAG, arguments.quick
+    name = "benchmark" if arguments.network is None else "network"
+    reports: Iterable[Report]
     if arguments.network is None:
-        name, report = "benchmark", run_benchmark(bag, config, quick=quick)
+        reports = [run_benchmark(bag, config, quick=quick)]
     else:
-        name = "network"
-        report = network_report(bag, config, variants=named_variants(arguments.network), quick=quick)
-    write_report(report, arguments.out / f"{name}.json")
-    table = markdown(report)
-    with atomic_path(arguments.out / f"{name}.md") as partial:
-        partial.write_text(table, encoding="utf-8")
+        reports = network_reports(bag, config, variants=named_variants(arguments.network), quick=quick)
+    table = ""
+    for report in reports:
+        write_report(report, arguments.out / f"{name}.json")
+        table = markdown(report)
+        with atomic_path(arguments.out / f"{name}.md") as partial:
+            partial.write_text(table, encoding="utf-8")
     say(table)
     say(f"written to {arguments.out / f'{name}.json'}")
     return 0

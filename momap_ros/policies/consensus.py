@@ -19,7 +19,7 @@ from momap_ros.policies.in_place import path_lengths_m, to_and_fro
 from momap_ros.shapes import check_shapes
 
 _SAME_END_M, _SAME_END_SHARE = 0.03, 0.7  # ends this near, or this share of the usual way, are one outcome
-_STROKES_LONGER = 1.5  # than drawn: of futures that cannot tell when it turns back each is too short
+_STROKES_LONGER = 2.1  # than drawn: of futures that cannot tell when it turns back each is too short
 _WANDER_SHARE = 0.12  # of the longest way: a mean that is longer moves, however much the futures differ
 _MOST_STRETCHED = 1.4  # more is no correction of a mean
 _LEAST_TURN_RAD = 0.35  # a smaller mean turn is noise that draws have in common

@@ -93,9 +93,10 @@ def _mean(networks: Sequence[Network], shares: Sequence[float]) -> Network:
         of = [(share, weights[name]) for share, weights in zip(shares, values, strict=True) if name in weights]
         return torch.stack([share * weight for share, weight in of]).sum(dim=0) / sum(share for share, _ in of)
 
-    network = type(networks[0])(**_config(networks[0]))
+    network: Network = type(networks[0])(**_config(networks[0]))
     network.load_state_dict({name: mean(name) for name in values[0]})
-    return network.half()
+    network.half()
+    return network
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from momap_ros.benchmark.network import FORMAT, STAGES, VARIANTS, measure_variant, named_variants
+from momap_ros.benchmark.network import FORMAT, STAGES, VARIANTS, measure_variant, named_variants, network_reports
 from momap_ros.benchmark.report import markdown, read_report
 from momap_ros.benchmark.scene import Scene, first_scene
 from momap_ros.benchmark.timing import QUICK
@@ -60,6 +60,16 @@ def test_the_command_writes_a_report(bag: Path, tiny_checkpoint: Path, tmp_path:
     report = read_report(tmp_path / "network.json", {FORMAT: list(BY_NAME["float32"].stages())})
     assert (tmp_path / "network.md").read_text(encoding="utf-8") == markdown(report)
     assert all((item.runs, item.skipped) == (QUICK.min_runs, None) for item in report.rows)
+
+
+@pytest.mark.slow
+def test_what_was_measured_before_an_interruption_is_there(bag: Path, config: ForecastConfig) -> None:
+    variants = named_variants(["cuda_graphs", "compiled"])  # neither can run here: their rows say so at once
+    reports = network_reports(bag, config, variants=variants, quick=True)
+    names = [[stage.name for stage in variant.stages()] for variant in variants]
+    assert [item.name for item in next(reports).rows] == names[0]
+    assert [item.name for item in next(reports).rows] == names[0] + names[1]
+    assert next(reports, None) is None
 
 
 @pytest.mark.slow
