@@ -297,3 +297,12 @@ def test_info_is_a_report(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("momap_ros", "numpy", "devices", "CPU cores", "ROS 2", "model"):
         assert word in text
+
+
+@pytest.mark.parametrize("metadata", ["", "---\nlicense: apache-2.0\n---\n"])
+def test_info_says_what_the_card_says_first(metadata: str, tmp_path: Path) -> None:
+    from momap_ros.commands.info import _card_line
+
+    card = f"{metadata}# A model\n\nWhat it does.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nAnd more.\n"
+    (tmp_path / "README.md").write_text(card)
+    assert _card_line(tmp_path) == "What it does."

@@ -123,5 +123,8 @@ def _card_line(folder: Path) -> str:
     card = folder / "README.md"
     if not card.is_file():
         return "no model card"
-    lines = [line.strip() for line in card.read_text(encoding="utf-8").split("---")[-1].splitlines()]
+    text = card.read_text(encoding="utf-8")
+    if text.startswith("---\n"):  # metadata, as model hubs want it
+        text = text.split("\n---\n", 1)[-1]
+    lines = [line.strip() for line in text.splitlines()]
     return next((line for line in lines if line and not line.startswith(("#", "|", ">", "!"))), "empty model card")

@@ -53,9 +53,8 @@ def average(checkpoints: Sequence[str], shares: Sequence[float], out: Path) -> N
     denoiser = _mean([pipeline.denoiser for pipeline in pipelines], shares)
     codec = TemporalBasisCodec.from_arrays(first.codec.basis, first.codec.coefficient_std)
     infos = [read_info(find_checkpoint(name)) for name in checkpoints]
-    training = {
-        "average_of": [{"share": share} | info.get("training", {}) for share, info in zip(shares, infos, strict=True)]
-    }
+    of_each = [{"share": share} | info.get("training", {}) for share, info in zip(shares, infos, strict=True)]
+    training = of_each[0] | {"averaged_with": of_each[1:]}
     with atomic_path(out) as folder:
         MoMapPipeline(encoder, denoiser, codec, first.scheduler).save_pretrained(folder)
         write_info(folder, first.num_steps, training)

@@ -46,7 +46,7 @@ def test_it_says_what_it_was_made_of(tiny_checkpoint: Path, other_checkpoint: Pa
     command += ["--checkpoints", str(tiny_checkpoint), str(other_checkpoint), "--shares", "0.4", "0.6"]
     subprocess.run(command, check=True, capture_output=True)
     training = json.loads((tmp_path / "mean/momap.json").read_text())["training"]
-    assert training == {"average_of": [{"share": 0.4}, {"share": 0.6, "steps_done": 7}]}
+    assert training == {"share": 0.4, "averaged_with": [{"share": 0.6, "steps_done": 7}]}
     for path in (tmp_path / "mean").rglob("*.json"):
         assert str(tiny_checkpoint.parent) not in path.read_text(), path.name
 
