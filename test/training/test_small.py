@@ -4,6 +4,7 @@ import copy
 import csv
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from momap_ros.data.growing import LATER
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.pipeline import MoMapPipeline
@@ -27,7 +29,7 @@ from momap_ros.training.small import (
     run,
     training_loss,
 )
-from momap_ros.training.steps import END_SCALES, SmallTraining, draw_step, squared_error, step_size
+from momap_ros.training.steps import END_SCALES, SmallTraining, StepsAhead, draw_step, squared_error, step_size
 
 OPTIONS = SmallTraining(steps=30, batch_size=4, warmup_steps=5, channels=(32, 64))
 
@@ -320,3 +322,45 @@ def test_a_run_that_expects_turns_learns_them(prepared_folder: Path, tmp_path: P
     batch, _ = batch_of(prepared_folder)
     assert {"expected_turn", "turning"} & set(loss_of(state, batch)[1]) == {"expected_turn"}
     assert "expected_turn" not in loss_of(new_run(prepared_folder, tmp_path / "plain"), batch)[1]
+
+
+@pytest.mark.parametrize("encoder_steps", [0, 4], ids=["whole", "encoder"])
+def test_what_is_dropped_depends_on_the_step_alone(encoder_steps: int, prepared_folder: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, encoder_steps=encoder_steps, dropout=0.3)
+    through = new_run(prepared_folder, tmp_path / "through", options)
+    for _ in range(4):
+        through.train_step()
+    begun = new_run(prepared_folder, tmp_path / "interrupted", options)
+    for _ in range(2):
+        begun.train_step()
+    begun.save()
+    torch.randn(7)  # another process has drawn other numbers
+    resumed = new_run(prepared_folder, tmp_path / "interrupted", options)
+    for _ in range(2):
+        resumed.train_step()
+    assert_same_state(through, resumed)
+    without = new_run(prepared_folder, tmp_path / "without", dataclasses.replace(options, dropout=0.0))
+    for _ in range(4):
+        without.train_step()
+    name = "scene_encoder.motion.weight"
+    assert not torch.equal(through.model.state_dict()[name], without.model.state_dict()[name])
+
+
+def test_nothing_is_dropped_from_the_averaged_weights(prepared_folder: Path, tmp_path: Path) -> None:
+    made = new_run(prepared_folder, tmp_path / "run", dataclasses.replace(OPTIONS, dropout=0.5))
+    drawn = draw_step(made.split, made.options, 0, rank=0, world=1)
+    with torch.no_grad():
+        losses = [float(made.loss(made.average, drawn)[0]) for _ in range(2)]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_that_grows_reads_what_came_later(prepared_folder: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(prepared_folder, tmp_path / "prepared"))
+    growing = new_run(data, tmp_path / "run", dataclasses.replace(OPTIONS, grows=True))
+    count = len(growing.split)
+    ahead = StepsAhead(growing.split, growing.options, range(30), rank=0, world=1)
+    assert len(ahead[0].scenes.scale_m) == OPTIONS.batch_size
+    shutil.copytree(data / "train", data / LATER / "00001")
+    drawn = [ahead[step] for step in range(30)]
+    assert len(growing.split) == 2 * count
+    assert all(len(step.scenes.scale_m) == OPTIONS.batch_size for step in drawn)
