@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from momap_ros.conditioning import Vocabulary
 from momap_ros.data.growing import LATER
@@ -39,8 +40,10 @@ def prepare_later(
     Raises:
         FileNotFoundError: nothing has been prepared there yet.
     """
-    if not (out / "vocabulary.json").is_file():
-        raise FileNotFoundError(f"{out}: expected samples to add to, found none; run it without --follow first")
+    if not all(path.is_file() for path in (out / "vocabulary.json", out / "train" / SHARDS)):
+        raise FileNotFoundError(
+            f"{out}: expected samples to add to, and a list of their shards, found none; run it without --follow first"
+        )
     done = prepared_shards(out)
     shards = [path for path in sorted(data.glob("train-*.tar")) if path.name not in done]
     if len(shards) < least:
@@ -53,7 +56,7 @@ def prepare_later(
     return len(meta)
 
 
-def follow(data: Path, out: Path, *, least: int, workers: int, observed_share: float) -> None:
+def follow(data: Path, out: Path, *, least: int, workers: int, observed_share: float) -> NoReturn:
     """Call `prepare_later` again and again, until the process is ended."""
     while True:
         if not prepare_later(data, out, least=least, workers=workers, observed_share=observed_share):
