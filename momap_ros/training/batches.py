@@ -44,8 +44,8 @@ class Batch:
 
 def target_latents(scenes: DrawnScenes) -> torch.Tensor:
     """(B, C, 32, 32) exact whitened latents of the cells' points, not mirrored."""
-    mover = scenes.mover.flatten(1)  # (B, 1024)
-    points = scenes.points_in_camera.flatten(1, 2)
+    mover = scenes.mover.flatten(1).long()  # (B, 1024)
+    points = scenes.points_in_camera.flatten(1, 2).float()
     homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=2)
     latents = points.new_zeros(*mover.shape, scenes.latent_from_point.shape[2])
     sample, cell = mover.nonzero(as_tuple=True)
@@ -89,14 +89,14 @@ def complete(scenes: DrawnScenes, codec: TemporalBasisCodec) -> Batch:
     latents = target_latents(scenes)
     latents = torch.where(flip[..., None], latents.flip(-1), latents)
     latents = mirror_x(latents, torch.arange(latents.shape[1]) < latents.shape[1] // 3, 1)  # x, then y, then z
-    slots, moving = mirror(scenes.slots), mirror(scenes.moving)
+    slots, moving = mirror(scenes.slots).long(), mirror(scenes.moving).float()
     member = functional.one_hot(slots.flatten(1), MAX_INSTANCES).float()
     count = member.sum(dim=1).clamp(min=1)
     slot_moves = (torch.einsum("bpm,bp->bm", member, moving.flatten(1)) / count > 0.5).float()
     slot_latents = torch.einsum("bpm,bcp->bmc", member, latents.flatten(2)) / count[..., None]
     flags, given = _hints(latents=latents, member=member, slot_moves=slot_moves, scenes=scenes, codec=codec)
     conditioning = assemble(
-        rgb=mirror(scenes.rgb),
+        rgb=mirror(scenes.rgb).float(),
         points_in_camera=mirror_x(mirror(scenes.seen_points_in_camera), torch.arange(3) < 1, 3),
         scale_m=scenes.scale_m,
         slots=slots,

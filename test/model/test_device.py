@@ -54,6 +54,7 @@ def test_nothing_that_the_network_reads_stays_on_the_cpu(
     assert moving_logits.shape == (3, GRID, GRID)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_forecast_on_a_gpu_is_that_on_the_cpu(tiny_checkpoint: Path) -> None:
     pipeline = MoMapPipeline.from_pretrained(tiny_checkpoint)
