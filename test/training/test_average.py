@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from momap_ros.cli import main
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.scene_encoder import SceneEncoder
 from momap_ros.training.average import average
@@ -42,9 +41,8 @@ def test_every_weight_is_the_weighted_mean(tiny_checkpoint: Path, other_checkpoi
 def test_it_says_what_it_was_made_of(tiny_checkpoint: Path, other_checkpoint: Path, tmp_path: Path) -> None:
     info = json.loads((other_checkpoint / "momap.json").read_text())
     (other_checkpoint / "momap.json").write_text(json.dumps(info | {"training": {"steps_done": 7}}))
-    command = [sys.executable, "-m", "momap_ros.cli", "train", "average", "--out", str(tmp_path / "mean")]
-    command += ["--checkpoints", str(tiny_checkpoint), str(other_checkpoint), "--shares", "0.4", "0.6"]
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["train", "average", "--out", str(tmp_path / "mean"), "--shares", "0.4", "0.6"]
+    assert main([*command, "--checkpoints", str(tiny_checkpoint), str(other_checkpoint)]) == 0
     training = json.loads((tmp_path / "mean/momap.json").read_text())["training"]
     assert training == {"share": 0.4, "averaged_with": [{"share": 0.6, "steps_done": 7}]}
     for path in (tmp_path / "mean").rglob("*.json"):
