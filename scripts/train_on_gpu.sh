@@ -40,10 +40,14 @@ simulate() { # split, first episode, episodes, cores
         --out "$WORK/shards"
 }
 
-# Only whole shards are ever there, in order; the manifest says what they are.
+# Shards that came too late to be read go; the manifest says what the others are.
 write_manifest() {
-    local shards=("$WORK"/shards/train-*.tar)
-    simulate train "$FIRST" $((PER_SHARD * ${#shards[@]})) 1
+    local learned shard
+    learned="$(grep -rhoE 'train-[0-9]+-[0-9]+\.tar' --include=shards.json --exclude-dir='.*.partial' "$WORK/prepared")"
+    for shard in "$WORK"/shards/train-*.tar; do
+        if [[ "$learned" != *"$(basename "$shard")"* ]]; then rm -f "$shard" "${shard%.tar}.json"; fi
+    done
+    simulate train "$FIRST" $((PER_SHARD * $(wc -l <<< "$learned"))) 1
     cp "$WORK/shards/manifest.json" "$WORK/prepared/manifest.json"
 }
 
@@ -77,6 +81,10 @@ if [[ ! -f "$WORK/$NAME/state.pt" ]]; then # a run that was cut off goes on with
     in_background 15 simulate --split train --first-episode "$FIRST" --episodes "$EPISODES" --views "$VIEWS" \
         --size 128 --workers "$CORES" --out "$WORK/shards"
     sleep "$SIMULATE"
+    if ! compgen -G "$WORK/shards/train-*.tar" > /dev/null; then
+        echo "train_on_gpu: expected a whole shard of $PER_SHARD episodes, got none in $SIMULATE s; raise SIMULATE" >&2
+        exit 1
+    fi
     if [[ "$GROW" != yes ]]; then stop_background; fi
     prepare
     if [[ "$GROW" == yes ]]; then

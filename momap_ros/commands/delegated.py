@@ -16,7 +16,7 @@ Train the small model, in three steps that each resume after an interruption:
   momap train small --data prepared/ --out runs/small --steps 6600 --encoder-steps 3000
   momap train export --run runs/small --data prepared/ --manifest shards/manifest.json --out checkpoint/
 
-and optionally, the mean of the weights of runs that went on from one another
+and optionally, the mean of the weights of runs that went on from one another:
 
   momap train average --checkpoints first/checkpoint second/checkpoint --shares 0.4 0.6 --out averaged/
 

@@ -30,13 +30,6 @@ FIT_SAMPLES = 2000
 NUM_FUNCTIONS = 10
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
 def functions_of(text: str) -> int | None:
     """A number of basis functions, or "raw", None: no compression in time."""
     if text == "raw":
@@ -76,7 +69,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--follow",
-        type=positive,
+        type=int,
         metavar="SHARDS",
         help="instead: add shards that come later, so many at a time, to what is there, until this is ended; a run "
         "with --grows takes them up",
@@ -84,6 +77,8 @@ def main() -> int:
     arguments = parser.parse_args()
     how = {"workers": arguments.workers, "observed_share": arguments.observed_share}
     if arguments.follow is not None:
+        if arguments.follow < 1:
+            parser.error(f"--follow: expected a whole number from 1 on, got {arguments.follow}")
         follow(arguments.data, arguments.out, least=arguments.follow, **how)
     prepare(
         arguments.data,

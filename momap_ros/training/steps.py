@@ -156,7 +156,12 @@ class DrawnStep:
 def draw_step(
     split: PreparedSplit | GrowingSplit, options: SmallTraining, step: int, *, rank: int, world: int
 ) -> DrawnStep:
-    """Draw a step; it depends on the step and the process alone, so that a run can go on anywhere."""
+    """Draw a step; it depends on the step and the process alone, so that a run can go on anywhere.
+
+    Where samples grow, it depends on those that are there, too.
+    """
+    if isinstance(split, GrowingSplit):
+        split.refresh()
     indices = batch_indices(len(split), step, options)[rank::world]
     rng = np.random.default_rng([options.seed, 2, step, rank])
     scenes = draw_scenes(split, indices, drops=TRAINING, rng=rng)
@@ -180,8 +185,6 @@ class StepsAhead(Dataset[DrawnStep]):
     def __getitem__(self, position: int) -> DrawnStep:
         """One of them."""
         torch.set_num_threads(1)
-        if isinstance(self.split, GrowingSplit):
-            self.split.refresh()
         return draw_step(self.split, self.options, self.steps[position], rank=self.rank, world=self.world)
 
 

@@ -364,3 +364,6 @@ def test_a_run_that_grows_reads_what_came_later(prepared_folder: Path, tmp_path:
     drawn = [ahead[step] for step in range(30)]
     assert len(growing.split) == 2 * count
     assert all(len(step.scenes.scale_m) == OPTIONS.batch_size for step in drawn)
+    shutil.copytree(data / "train", data / LATER / "00002")
+    growing.train_step()  # without loaders
+    assert len(growing.split) == 3 * count
