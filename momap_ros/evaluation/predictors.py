@@ -97,10 +97,10 @@ def _own(specification: str) -> Predictor:
 
 
 def _files_digest(path: Path) -> str:
-    """Of a file, or of all files of a folder, their names included."""
+    """Of a file, or of all files of a folder, their names included; what is only written for readers does not count."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        if file.is_file() and file.suffix != ".md":
             digest.update(file.relative_to(path).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 

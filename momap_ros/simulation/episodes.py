@@ -25,6 +25,7 @@ MAX_DURATION_S, MIN_DURATION_S = 15.0, 5.0  # of a demonstration, as in BRIDGE
 _SLOWEST = 4.0  # longest a quasi-static motion is stretched
 _MID_TASK_SHARE = 0.35
 _TRIES_PER_FUTURE = 3
+_DRAWS_OF_TASK = 100  # until one is about the same object and target
 _MIN_REST_M = 0.02  # of the acted motion that a start in the middle leaves to be seen
 
 
@@ -149,6 +150,29 @@ def simulate_futures(split: str, index: int) -> list[Episode]:
         if len(found) == asked.num_futures:
             break
     return found
+
+
+def demonstrate_again(episode: Episode, rng: np.random.Generator) -> Episode | None:
+    """One more demonstration of an episode's task, from the very same first state: another goal, other habits.
+
+    What is acted on, and what that goes to, stay the same; where exactly, how far and how is drawn anew.
+
+    Args:
+        episode: from its beginning, see `simulate_episode`.
+        rng: source.
+
+    Returns:
+        None where the skill draws this task too rarely, or the demonstration failed.
+    """
+    scene, retarget = episode.scene, episode.skill.retarget
+    tasks = (retarget(scene, rng) if retarget else scene.task for _ in range(_DRAWS_OF_TASK))
+    task = next((task for task in tasks if task is not None and task.about == scene.task.about), None)
+    if task is None:
+        return None
+    variant = scene.with_task(task)
+    rollout = perform(variant, _rng(episode.split, episode.index, _ROLLOUT_STREAM), start_of=scene, habits=rng)
+    again = Episode(episode.split, episode.index, variant, _stretched(variant, rollout, rng))
+    return again if rollout.success else None
 
 
 def perform(

@@ -32,3 +32,9 @@ class Task:
     motion_xy: Float64 | None = None
     fixture: FixtureInfo | None = None
     amount: float = 0.0
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """Skill, and body names of what is acted on, of the target and of the fixture: what a sentence can name."""
+        target, fixture = self.target, self.fixture
+        return self.skill, self.acted, target.name if target else "", fixture.body if fixture else ""

@@ -70,6 +70,7 @@ def test_ones_own_weights_are_part_of_the_identity(data: Path, tmp_path: Path) -
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "a.bin").write_bytes(b"1")
     before = identity()
+    (tmp_path / "weights" / "README.md").write_text("A card: whoever corrects it has not trained again.")
     assert identity() == before
     (tmp_path / "weights" / "a.bin").write_bytes(b"2")
     assert identity() != before
