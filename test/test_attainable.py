@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -115,3 +117,16 @@ def test_skills_are_sorted_by_what_the_checkpoint_loses(attainable: ModuleType) 
     assert list(found) == ["lift", "push"]
     assert found["lift"]["n"] == 2
     assert found["lift"]["simulator"] == pytest.approx({"best": 0.03, "mean": 0.06})
+
+
+def test_committed_tables_are_of_the_committed_numbers(attainable: ModuleType, repository: Path) -> None:
+    folder = repository / "benchmarks" / "results" / "evaluation" / "attainable"
+    report = json.loads((folder / "attainable.json").read_text())
+
+    assert (folder / "attainable.md").read_text() == attainable.markdown(report)
+    for found in report["splits"].values():
+        best = {
+            name: summary["roles"]["acted"]["ade_share_of_static"]["best"]["value"]
+            for name, summary in found["summary"].items()
+        }
+        assert 0 < best["simulator"] < best["ours"]
