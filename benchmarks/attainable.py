@@ -14,6 +14,9 @@ those of which ten such futures are not found in MAX_PLAYED demonstrations. The 
 as the rest. Its best of ten cannot be expected below the simulator's; its mean can, as a forecast between the likely
 futures is nearer to them, in the mean, than they are to each other.
 
+Beside it, of all samples: which object a listener would point at who knows all colours and the names of training, and
+sees of every object whether it is one of those. A name that training never says is then that of a strange object.
+
 Interrupted, the same command goes on. DIR must be made by the simulator as it is: the motion of every sample is
 compared with the one played here.
 """
@@ -24,7 +27,7 @@ import argparse
 import datetime
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ import mujoco
 import numpy as np
 
 from momap_ros.benchmark.machine import describe_commit
-from momap_ros.data.sample import Sample, iterate_samples
+from momap_ros.data.sample import Role, Sample, iterate_samples
 from momap_ros.evaluation.baselines import KnownMotion, truth_of
 from momap_ros.evaluation.predictor import NoForecast, Scene
 from momap_ros.evaluation.predictors import build_entrants
@@ -45,6 +48,7 @@ from momap_ros.files import atomic_path, write_json
 from momap_ros.geometry import Float64, invert_se3, transform_points
 from momap_ros.simulation.episodes import Episode, demonstrate_again, simulate_episode
 from momap_ros.simulation.language import WORLD_FROM_ROBOT_VIEWER, viewed_direction
+from momap_ros.simulation.splits import UNSEEN_KINDS
 from momap_ros.simulation.views import body_centre, camera_motion, moving_bodies
 
 MAX_PLAYED = 60
@@ -144,6 +148,44 @@ def as_prediction(scene: Scene, sample: Sample, futures: Sequence[Episode]) -> K
     return KnownMotion(scene, step_s, num_steps, group[sample.body_ids], motions.transpose(0, 2, 1, 3, 4))
 
 
+def meant_by(sample: Sample) -> tuple[str, float] | None:
+    """What tells the acted object from the others, and the chance that a listener points at it; None where it is none.
+
+    The listener knows colours and the names of training. Parts of fixtures, and what is not seen, do not count.
+    """
+    seen = np.unique(sample.body_ids)
+    labels = {
+        role: [sample.body_names[body].partition(" ") for body in seen if sample.body_roles[body] == role]
+        for role in (Role.ACTED, Role.OBJECT)
+    }
+    if sample.factors.get("acts_on") != "object" or not labels[Role.ACTED]:
+        return None
+    color, _, kind = labels[Role.ACTED][0]
+    says_color = f"{color} {kind}" in sample.text
+    objects = [*labels[Role.ACTED], *labels[Role.OBJECT]]
+    of_color = [name for name in objects if not says_color or name[0] == color]
+    of_name = [name for name in of_color if (name[2] in UNSEEN_KINDS if kind in UNSEEN_KINDS else name[2] == kind)]
+    told_by = "its colour" if says_color and len(of_color) == 1 else "its name" if len(of_name) == 1 else "nothing"
+    return told_by, 1 / len(of_name)
+
+
+def of_listeners(samples: Iterable[Sample], rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Shares of right objects by what tells them: a listener's, the checkpoint's draws', its scene encoder's."""
+    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    by_key = {row["key"]: row for row in rows}
+    for sample in samples:
+        row, meant = by_key.get(sample.key), meant_by(sample)
+        if row is not None and meant is not None:
+            scores = (meant[1], row["right_object"], row.get("right_object_head", np.nan))
+            found[meant[0]].append(scores)
+            found["all"].append(scores)
+    names = ("listener", CHECKPOINT, "scene encoder")
+    return {
+        told_by: {"n": len(scores), **dict(zip(names, np.mean(scores, axis=0).tolist(), strict=True))}
+        for told_by, scores in sorted(found.items())
+    }
+
+
 def common_rows(scored: Mapping[str, Mapping[str, list[Row]]]) -> dict[str, list[Row]]:
     """The rows of every predictor on the samples that all of them forecast, in order."""
     keys = [{row["key"] for row in found["rows"]} for found in scored.values()]
@@ -171,7 +213,13 @@ def markdown(report: Mapping[str, Any]) -> str:
         for skill, row in found["skills"].items():
             of_all = [f"{row[n][kind] * 1e3:.0f}" for n in found["summary"] for kind in ("best", "mean")]
             lines.append(f"| {skill} | {row['n']} | {row['static'] * 1e3:.0f} | " + " | ".join(of_all) + " |")
+        lines += ["", "Right object ^, of all samples in which an object is acted on and seen.", ""]
+        lines += [f"| told by | n | listener | {CHECKPOINT} | scene encoder |", "|---|---|---|---|---|"]
+        for told_by, row in found["listeners"].items():
+            shares = [f"{row[name]:.3f}" for name in ("listener", CHECKPOINT, "scene encoder")]
+            lines.append(f"| {told_by} | {row['n']} | " + " | ".join(shares) + " |")
         lines.append("")
+    return "\n".join(lines)
     return "\n".join(lines)
 
 
@@ -219,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "left_out": scored["simulator"]["no_forecast"],
             "summary": {name: summarise(of_name) for name, of_name in rows.items()},
             "skills": of_skills(rows),
+            "listeners": of_listeners(iterate_samples(given.data, split), scored["ours, 4 steps"]["rows"]),
         }
     about = f"{datetime.date.today().isoformat()}, commit {describe_commit()}, MuJoCo {mujoco.__version__}."
     report = {"about": about, "splits": splits}

@@ -98,6 +98,26 @@ def test_samples_of_another_simulator_are_refused(attainable: ModuleType, direct
         attainable.Simulator()(scene, num_hypotheses=2, seed=0)
 
 
+def test_a_listener_goes_by_colour_then_by_name(attainable: ModuleType, directed: Sample) -> None:
+    def meant_by(text: str, acted: str, *others: str) -> tuple[str, float] | None:
+        names = ("world", acted, *others)
+        roles = (Role.WORLD, Role.ACTED, *[Role.OBJECT] * len(others))
+        ids = np.resize(np.arange(len(names), dtype=np.uint8), directed.body_ids.shape)
+        factors = {"acts_on": "object"}
+        found: tuple[str, float] | None = attainable.meant_by(
+            replace(directed, text=text, body_names=names, body_roles=roles, body_ids=ids, factors=factors)
+        )
+        return found
+
+    assert meant_by("lift the red can", "red can", "blue can", "green jar") == ("its colour", 1.0)
+    assert meant_by("lift the red can", "red can", "red jar") == ("its name", 1.0)
+    assert meant_by("lift the can", "red can", "blue can") == ("nothing", 0.5)
+    # Names that training never says: of strange objects each could be it, of others none.
+    assert meant_by("lift the sponge", "red sponge", "blue can") == ("its name", 1.0)
+    assert meant_by("lift the sponge", "red sponge", "blue banana", "red lemon", "green can") == ("nothing", 1 / 3)
+    assert attainable.meant_by(replace(directed, factors={"acts_on": "fixture"})) is None
+
+
 def test_rows_that_not_all_have_are_left_out(attainable: ModuleType) -> None:
     scored = {"a": {"rows": [{"key": "1"}, {"key": "2"}]}, "b": {"rows": [{"key": "2"}, {"key": "3"}]}}
 
