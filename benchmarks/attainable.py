@@ -2,11 +2,12 @@
 """What could be known: the simulator itself as the forecaster, beside the checkpoint, on the same samples.
 
     momap simulate --split val --episodes 100 --views 2 --size 256 --out DIR
-    python benchmarks/attainable.py --data DIR --limit 160 --out benchmarks/results/evaluation/attainable
+    python benchmarks/attainable.py --data DIR --limit 160 --out out/attainable
 
 Whoever knew the scene exactly and how its demonstrations are made would draw from these. Each of the ten futures of a
 sample is one more demonstration of its sentence, played in the simulator from the very same first state: the same skill
 with the same object and the same thing that it goes to, but another place there, another length or pace, another hand.
+Of skills that have one goal only (what falls or rolls by itself, what is swept) the very same is played again.
 Where the sentence has a direction, demonstrations into another one are played and left out.
 
 Left out are samples that begin in the middle of a demonstration (no other demonstration passes through that state), and
@@ -55,7 +56,6 @@ MAX_PLAYED = 60
 AGAIN = "make the samples again, see --help"
 ACTED = ("roles", "acted")
 CHECKPOINT = "ours"
-LABELS = {"ours, 4 steps": CHECKPOINT}
 SAME_M = 1e-4  # float32 motions of bodies less than a metre away
 
 
@@ -259,15 +259,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_steps = len(next(iterate_samples(given.data, split)).motion_t_from_0)
         ours = build_entrants(["ours"], given.checkpoint, [4], data=given.data, num_steps=num_steps)
         plan = Plan(given.data, given.out, [simulator, *ours], given.limit, given.workers)
-        (scored,) = [score_split(plan, split, Condition())]
-        rows = {LABELS.get(name, name): found for name, found in common_rows(scored).items()}
+        scored = dict(
+            zip((simulator.predictor.name, CHECKPOINT), score_split(plan, split, Condition()).values(), strict=True)
+        )
+        rows = common_rows(scored)
         splits[split] = {
             "samples": len(rows[CHECKPOINT]),
             "of": sum(map(len, (scored["simulator"]["rows"], scored["simulator"]["no_forecast"]))),
             "left_out": scored["simulator"]["no_forecast"],
             "summary": {name: summarise(of_name) for name, of_name in rows.items()},
             "skills": of_skills(rows),
-            "listeners": of_listeners(iterate_samples(given.data, split), scored["ours, 4 steps"]["rows"]),
+            "listeners": of_listeners(iterate_samples(given.data, split), scored[CHECKPOINT]["rows"]),
         }
     about = f"{datetime.date.today().isoformat()}, commit {describe_commit()}, MuJoCo {mujoco.__version__}."
     report = {"about": about, "splits": splits}
