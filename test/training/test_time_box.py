@@ -69,7 +69,7 @@ def test_impossible_boxes_are_refused(minutes: float, share: float) -> None:
 
 
 def test_a_run_ends_in_time_and_goes_on_with_the_steps_that_it_chose(prepared_folder: Path, tmp_path: Path) -> None:
-    box = TimeBox(minutes=0.4, measured_steps=2)
+    box = TimeBox(minutes=0.15, measured_steps=2)
     run_process(0, Launch(prepared_folder, tmp_path, OPTIONS, workers=1, save_every=1000, box=box))
     chosen = json.loads((tmp_path / "options.json").read_text())
     state = torch.load(tmp_path / "state.pt", weights_only=True)
