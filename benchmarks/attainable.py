@@ -89,11 +89,12 @@ class Simulator:
         if len(shown.rollout.qpos) != len(whole.rollout.qpos):
             raise NoForecast(f"{sample.key}: begins in the middle of a demonstration")
         direction = asked_direction(sample)
+        asked = direction(whole)
         rng = np.random.default_rng([seed, index])
         found: list[Episode] = []
         for _ in range(MAX_PLAYED):
             again = demonstrate_again(whole, rng)
-            if again is not None and direction(again) == direction(whole):
+            if again is not None and direction(again) == asked:
                 found.append(again)
             if len(found) == num_hypotheses:
                 return as_prediction(scene, sample, found)
@@ -219,7 +220,6 @@ def markdown(report: Mapping[str, Any]) -> str:
             shares = [f"{row[name]:.3f}" for name in ("listener", CHECKPOINT, "scene encoder")]
             lines.append(f"| {told_by} | {row['n']} | " + " | ".join(shares) + " |")
         lines.append("")
-    return "\n".join(lines)
     return "\n".join(lines)
 
 

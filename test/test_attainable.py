@@ -18,7 +18,7 @@ from momap_ros.evaluation.scoring import Condition, scene_of
 from momap_ros.simulation.episodes import demonstrate_again, simulate_episode
 from momap_ros.simulation.views import render_samples
 
-PUT_ON_SHELF, BUTTON, MID_TASK, DIRECTED = 19, 5, 0, 15  # episodes of val
+PUT_ON_SHELF, MID_TASK, DIRECTED = 19, 0, 15  # episodes of val
 
 
 @pytest.fixture(scope="module")
