@@ -44,7 +44,7 @@ from momap_ros.evaluation.predictors import build_entrants
 from momap_ros.evaluation.report import look_up, number, table
 from momap_ros.evaluation.run import Entrant, Plan, score_split
 from momap_ros.evaluation.scoring import Condition, Row, episode_of
-from momap_ros.evaluation.summary import summarise
+from momap_ros.evaluation.summary import summarise, summarise_skill
 from momap_ros.files import atomic_path, write_json
 from momap_ros.geometry import Float64, invert_se3, transform_points
 from momap_ros.simulation.episodes import Episode, demonstrate_again, simulate_episode
@@ -232,14 +232,10 @@ def of_skills(rows: Mapping[str, list[Row]]) -> dict[str, dict[str, Any]]:
                 by_skill[row["skill"]][name].append(row)
     found: dict[str, dict[str, Any]] = {}
     for skill, of_skill in by_skill.items():
-        (first, *_) = of_skill.values()
-        found[skill] = {
-            "n": len(first),
-            "static": float(np.mean([row["truth"]["acted"]["static_ade_m"] for row in first])),
-        }
-        for name, of_name in of_skill.items():
-            errors = [row["roles"]["acted"]["ade_m"] for row in of_name]
-            found[skill][name] = {kind: float(np.mean([error[kind] for error in errors])) for kind in ("best", "mean")}
+        figures = {name: summarise_skill(of_name)["acted"] for name, of_name in of_skill.items()}
+        static = next(iter(figures.values()))["static"]
+        found[skill] = {"n": static["samples"], "static": static["value"]}
+        found[skill] |= {name: {kind: own[kind]["value"] for kind in ("best", "mean")} for name, own in figures.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1]["n"] * item[1][CHECKPOINT]["best"]))
 
 

@@ -127,7 +127,7 @@ def test_rows_that_not_all_have_are_left_out(attainable: ModuleType) -> None:
 def test_skills_are_sorted_by_what_the_checkpoint_loses(attainable: ModuleType) -> None:
     def row(skill: str, best: float) -> dict[str, object]:
         roles = {"acted": {"ade_m": {"best": best, "mean": 2 * best}}}
-        return {"skill": skill, "truth": {"acted": {"static_ade_m": 0.1}}, "roles": roles}
+        return {"skill": skill, "episode": "0", "truth": {"acted": {"static_ade_m": 0.1}}, "roles": roles}
 
     rows = {"simulator": [row("push", 0.01), row("lift", 0.02), row("lift", 0.04)]}
     rows["ours"] = [row("push", 0.05), row("lift", 0.02), row("lift", 0.04)]
