@@ -116,7 +116,7 @@ class SegmentationConfig(Settings):
         0.008, "Distance to the table plane that still counts as table, metres.", minimum=0.001, maximum=0.05
     )
     min_height_m: float = setting(
-        0.006,
+        0.005,
         "Height above the table from which a pixel can belong to an object, metres (more where depth is noisy).",
         minimum=0.001,
         maximum=0.1,
@@ -137,7 +137,7 @@ class SegmentationConfig(Settings):
         320, "Smallest instance, pixels of an image 640 wide (scaled with the width).", minimum=1
     )
     max_area_share: float = setting(
-        0.35, "Largest instance, share of the image; larger ones are walls and shelves.", minimum=0.01, maximum=1.0
+        0.5, "Largest instance, share of the image; larger ones are walls and shelves.", minimum=0.01, maximum=1.0
     )
     grow_px: int = setting(
         8, "Instances grow back over erased edges by this many working pixels.", minimum=0, maximum=50

@@ -18,7 +18,14 @@ MIN_TABLE_SHARE = 0.08  # of the measured pixels near the image centre
 SAMPLE_SIZE = 1500
 HYPOTHESES = 160
 MAX_DOWNWARD = 0.2  # a table's normal never points down in the image by more than this (sine of the angle)
-PARALLEL_COSINE = 0.94  # planes within 20 degrees are parallel: hypotheses from three noisy points
+MAX_PLANES = 4  # that are looked at
+MIN_OTHER_SHARE = 0.05  # of the measured pixels near the image centre, of a plane that is looked at
+PARALLEL_COSINE = 0.998  # planes within 4 degrees are parallel
+FROM_THE_SIDE = -0.8  # y of a table's normal in the image: whoever looks down less steeply sees it from the side
+MORE_LEVEL = 0.2  # a plane whose normal has a larger y by this is not level where such a table is seen
+SUPPORTED = 0.15  # least support of a better plane, relative to the one with most
+TABLE_HEIGHT_M = 0.35  # a table stands higher above its floor, and what stands on it is lower
+LARGER = 1.2  # of two parallel planes, by area
 ABOVE_FLOOR_SHARE = 0.5  # support of a table relative to the floor beneath it
 CENTRE_SPREAD = 0.35  # standard deviation of the weight around the image centre, in image sizes
 HULL_PADDING = 0.25  # where the image ends the table goes on by this share of the image size
@@ -44,14 +51,33 @@ class Table:
     noise_m: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """A plane that may be the table's.
+
+    Attributes:
+        normal: (3,) unit normal, towards the camera, optical frame.
+        offset_m: distance of the camera from it, metres.
+        support: share of the points that lie on it, those near the image centre counting more.
+        extent_m2: product of the standard deviations of its points in their two main directions.
+    """
+
+    normal: Float64
+    offset_m: float
+    support: float
+    extent_m2: float
+
+
 def find_table(depth_m: Float32, camera: PinholeCamera, *, tolerance_m: float, seed: int) -> Table:
     """Find the table that a camera looks at.
 
     Gravity is unknown. The table is the plane that holds most points, those near the image centre counting more, among
     the planes whose normal does not point down in the image (a wall behind a table has such a normal where the camera
-    looks down). A parallel plane with at least half as many other points that is nearer to the camera is preferred: a
-    table above its floor. Real depth images bend flat surfaces by several millimetres, so heights are measured from a
-    quadratic surface fitted to the plane's points.
+    looks down). Three others are preferred to it if they hold enough points: one that is level where the camera stands
+    upright and this one is not (a wall behind a table seen from the side, the front of a cabinet); a parallel one far
+    nearer to the camera (a table above its floor); and a parallel one close by that is larger (the table beneath a box
+    whose top fills the image). Real depth images bend flat surfaces by several millimetres, so heights are measured
+    from a quadratic surface fitted to the plane's points.
 
     Args:
         depth_m: (H, W) metres; NaN where there is no reading.
@@ -103,32 +129,66 @@ def _centrality(rows: IntP, columns: IntP, shape: tuple[int, ...]) -> Float64:
 
 
 def _plane(points: Float64, weights: Float64, tolerance_m: float, rng: np.random.Generator) -> tuple[Float64, float]:
-    """Normal towards the camera and the camera's distance, by RANSAC and a least-squares refit on the inliers.
+    """Normal towards the camera and the camera's distance of the table, refitted by least squares.
 
-    Reference: M. A. Fischler and R. C. Bolles, doi:10.1145/358669.358692.
+    Reference: M. A. Fischler and R. C. Bolles, doi:10.1145/358669.358692, one plane after the other.
     """
-    corners = points[rng.integers(0, len(points), (HYPOTHESES, 3))]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    normals = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
-    offsets = -np.sum(normals * corners[:, 0], axis=1)
-    normals, offsets = (np.where(offsets < 0, -array.T, array.T).T for array in (normals, offsets))
-    near = np.abs(points @ normals.T + offsets) < tolerance_m
-    allowed = (normals[:, 1] <= MAX_DOWNWARD) & (lengths[:, 0] > 0)
-    support = np.where(allowed, weights @ near, 0.0) / weights.sum()
-    best = int(np.argmax(support))
-    if support[best] < MIN_TABLE_SHARE:
+    planes = _planes(points, weights, tolerance_m, rng)
+    if not planes or planes[0].support < MIN_TABLE_SHARE:
+        held = planes[0].support if planes else 0.0
         raise SegmentationError(
-            f"no table: the best plane that faces the camera holds {support[best]:.0%} of the central points, "
+            f"no table: the best plane that faces the camera holds {held:.0%} of the central points, "
             f"expected at least {MIN_TABLE_SHARE:.0%}; point the camera at a flat surface that fills much of the image"
         )
-    # A table above a floor: parallel, nearer to the camera, and about as well supported by the other points.
-    above = (normals @ normals[best] > PARALLEL_COSINE) & (offsets < offsets[best] - 4.0 * tolerance_m)
-    others = np.where(allowed & above, (weights * ~near[:, best]) @ near, 0.0) / weights.sum()
-    if others.max() > ABOVE_FLOOR_SHARE * support[best]:
-        best = int(np.argmax(others))
-    normal, offset = _fitted(points[near[:, best]])
-    return _fitted(points[np.abs(points @ normal + offset) < tolerance_m])
+    table = _table_of(planes)
+    return _fitted(points[np.abs(points @ table.normal + table.offset_m) < tolerance_m])
+
+
+def _planes(points: Float64, weights: Float64, tolerance_m: float, rng: np.random.Generator) -> list[_Plane]:
+    """Planes that may be a table; each holds most of the points that none before it holds."""
+    planes: list[_Plane] = []
+    left = np.arange(len(points))
+    while len(planes) < MAX_PLANES and len(left) >= 3:
+        some = points[left]
+        corners = some[rng.integers(0, len(some), (HYPOTHESES, 3))]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        normals = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+        offsets = -np.sum(normals * corners[:, 0], axis=1)
+        normals, offsets = (np.where(offsets < 0, -array.T, array.T).T for array in (normals, offsets))
+        near = np.abs(some @ normals.T + offsets) < tolerance_m
+        allowed = (normals[:, 1] <= MAX_DOWNWARD) & (lengths[:, 0] > 0)
+        support = np.where(allowed, weights[left] @ near, 0.0) / weights.sum()
+        best = int(np.argmax(support))
+        held = near[:, best]
+        if support[best] < MIN_OTHER_SHARE or held.sum() < 3:
+            break
+        normal, offset_m = _fitted(some[held])
+        across = np.linalg.eigvalsh(np.cov(some[held].T))[1:]
+        planes.append(_Plane(normal, offset_m, float(support[best]), float(np.sqrt(across.prod()))))
+        left = left[np.abs(some @ normal + offset_m) >= tolerance_m]
+    return planes
+
+
+def _table_of(planes: list[_Plane]) -> _Plane:
+    """Which of the planes is the table; the first has most support."""
+    table = planes[0]
+    # Whoever looks at a table from the side may see more of the wall behind it, or of the front of a cabinet.
+    if table.normal[1] > FROM_THE_SIDE + MORE_LEVEL:
+        level = [p for p in planes if p.normal[1] < FROM_THE_SIDE and p.support > SUPPORTED * table.support]
+        table = level[0] if level else table
+    parallel = [plane for plane in planes if plane.normal @ table.normal > PARALLEL_COSINE]
+    for plane in parallel:  # a table above a floor
+        if plane.offset_m < table.offset_m - TABLE_HEIGHT_M and plane.support > ABOVE_FLOOR_SHARE * table.support:
+            table = plane
+    # The top of a box on the table may fill more of the image, and so may the bottom of a sink; the table is larger.
+    for plane in parallel:
+        beneath = table.offset_m < plane.offset_m < table.offset_m + TABLE_HEIGHT_M
+        above = table.offset_m - TABLE_HEIGHT_M < plane.offset_m < table.offset_m
+        share = SUPPORTED if beneath else ABOVE_FLOOR_SHARE
+        if (beneath or above) and plane.support > share * table.support and plane.extent_m2 > LARGER * table.extent_m2:
+            table = plane
+    return table
 
 
 def _fitted(points: Float64) -> tuple[Float64, float]:

@@ -87,6 +87,52 @@ def test_table_wins_over_a_wall() -> None:
     assert table.offset_m == pytest.approx(scene.offset_m, abs=2e-3)
 
 
+@pytest.mark.parametrize("pitch_rad", [0.06, 0.12, 0.18])
+def test_table_wins_over_a_wall_seen_from_the_side(pitch_rad: float) -> None:
+    scene = build_scene((), Surroundings(table_y=(-2.0, -0.5), wall_y=-0.5, pitch_rad=pitch_rad))
+
+    table = table_of(scene)
+
+    assert (np.abs(table.height_m) < 0.005).mean() < 0.45, "the wall must fill more of the image than the table"
+    np.testing.assert_allclose(table.normal, scene.normal, atol=2e-2)
+    assert table.offset_m == pytest.approx(scene.offset_m, abs=5e-3)
+
+
+@pytest.mark.parametrize("pitch_rad", [1.1, np.pi / 2])
+def test_table_wins_over_the_top_of_a_box_that_fills_the_image(pitch_rad: float) -> None:
+    scene = build_scene((Box((0.0, 0.0, 0.0), (0.7, 0.56, 0.12)),), Surroundings(pitch_rad=pitch_rad))
+
+    table = table_of(scene)
+
+    top = np.abs(table.height_m - 0.12) < 0.002
+    assert top.mean() > (scene.ids == 0).mean(), "the top must fill more of the image than the table"
+    np.testing.assert_allclose(table.height_m[scene.ids == 0], 0.0, atol=2e-3)
+
+
+def test_table_wins_over_the_bottom_of_a_sink() -> None:
+    height_m, far = 0.1, 2.0
+    sides = [Box((sign * (0.26 + far / 2), 0.0, 0.0), (far, 2 * far, height_m)) for sign in (-1, 1)]
+    ends = [Box((0.0, sign * (0.26 + far / 2), 0.0), (0.52, far, height_m)) for sign in (-1, 1)]
+    scene = build_scene((*sides, *ends), Surroundings(pitch_rad=1.4))
+
+    table = table_of(scene)
+
+    bottom, top = np.abs(table.height_m + height_m) < 0.002, np.abs(table.height_m) < 0.002
+    assert bottom.mean() > 0.24
+    assert top.mean() > 0.4
+
+
+def test_a_ramp_seen_from_above_is_not_the_table() -> None:
+    around = Surroundings(pitch_rad=np.pi / 2)
+    scene = build_scene((), around)
+    across = scene.frame.points_in_camera[..., :2]
+    on_ramp = (np.abs(across[..., 0]) < 0.15) & (across[..., 1] > -0.1) & (across[..., 1] < 0.1)
+    # It rises towards the upper border of the image at 55 degrees: there its normal is the most level one.
+    depth_m = scene.frame.depth_m - np.where(on_ramp, 1.4 * (0.1 - across[..., 1]), 0.0).astype(np.float32)
+
+    np.testing.assert_allclose(table_of(scene, depth_m).normal, scene.normal, atol=1e-2)
+
+
 def test_same_seed_same_table() -> None:
     scene = build_scene((), Surroundings(noise_m=0.002))
 
