@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ Int32 = npt.NDArray[np.int32]
 ARM_SHARE = 1 / 80  # arm of the curvature stencil, share of the image width
 MIN_SAG_M = 0.0025  # depth noise makes smaller dents everywhere
 MIN_CORE_PX = 30  # a smaller piece between cuts is noise
+GAP_SHARE = 1 / 48  # half of the widest gap of a cut that is closed, share of the image width
+CUT_SHARE = 0.75  # least share of a common border along cuts of two pieces that a gap joins
 HOLLOW_M = 0.003  # middle of a patch behind its rim by more: the inside of a container
 HOLLOW_SAMPLES = 600
 FRONT_SHARE = 0.1  # least share of a hollow's outline along the patch in front of it
@@ -84,6 +87,48 @@ def connected_cores(mask: Bool) -> Int32:
     return np.asarray(np.where(keep, np.cumsum(keep), 0)[:count].astype(np.int32)[labels])
 
 
+def parted_cores(mask: Bool, cuts: Bool, depth_m: Float32, jump_m: float) -> Int32:
+    """Pieces of a mask that cuts part, also where a cut has a gap: a contour is hardly ever cut all the way round.
+
+    What lies farther from all cuts than half a gap falls apart where a gap is. Two such parts of a piece stay apart if
+    the border between them, when they are whole again, runs along cuts but for the gap; the blade and the handle of a
+    tool, which a narrow place without a cut joins, do not.
+
+    Args:
+        mask: (H, W) pixels that belong to pieces.
+        cuts: (H, W) where surfaces meet or end.
+        depth_m: (H, W) metres, known in the mask.
+        jump_m: depth difference that separates objects.
+
+    Returns:
+        (H, W) labels 1, 2, ...; 0 on cuts and in pieces that are too small.
+    """
+    import cv2
+    from scipy.sparse.csgraph import connected_components
+
+    cores = connected_cores(mask & ~cuts)
+    cuts = cuts & mask
+    gap_px = GAP_SHARE * mask.shape[1]
+    seeds = connected_cores((cores > 0) & (cv2.distanceTransform((~cuts).astype(np.uint8), cv2.DIST_L2, 3) > gap_px))
+    home = np.zeros(int(seeds.max()) + 1, np.int32)
+    home[seeds] = cores
+    home[0] = 0
+    apart = (np.bincount(home, minlength=int(cores.max()) + 1) > 1)[cores] & (cores > 0)
+    if not apart.any():
+        return cores
+    whole = grow(np.where(apart, seeds, 0), apart | cuts, depth_m, jump_m=jump_m, rounds=round(2 * gap_px))
+    near_cuts = cv2.dilate(cuts.astype(np.uint8), np.ones((3, 3), np.uint8))
+    first, second, *along = _edges(whole, near_cuts)
+    key, shape = first * len(home) + second, (len(home), len(home))
+    border = np.bincount(key, minlength=len(home) ** 2).reshape(shape)
+    cut = np.bincount(key, weights=along[0] | along[1], minlength=len(home) ** 2).reshape(shape)
+    open_border = (cut + cut.T < CUT_SHARE * (border + border.T)) & (home[:, None] == home)
+    part = connected_components(open_border, directed=False)[1]
+    labels = np.where(apart, np.where(whole > 0, cores.max() + 1 + part[whole], 0), cores)
+    present, numbers = np.unique(labels, return_inverse=True)
+    return np.asarray(numbers.reshape(labels.shape) + (present[0] > 0), np.int32)
+
+
 def grow(labels: Int32, mask: Bool, depth_m: Float32, *, jump_m: float, rounds: int) -> Int32:
     """Give unlabelled pixels of the mask to the neighbouring label that is nearest in depth.
 
@@ -132,23 +177,23 @@ class Borders:
     step_m: Float64
 
 
+def _edges(labels: Int32, image: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """Neighbouring pixels of different labels, every pair once: their labels, and an image's values at both."""
+    pairs = []
+    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        edge = labels[first] != labels[second]
+        pairs.append([array[part][edge] for array in (labels, image) for part in (first, second)])
+    return tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
+
+
 def borders(labels: Int32, depth_m: Float32) -> Borders:
     """How the patches of a label image touch."""
     count = int(labels.max()) + 1
-    depth = np.nan_to_num(depth_m, nan=0.0)
-    keys, steps = [], []
-    for axis in (0, 1):
-        here, there = np.s_[:-1], np.s_[1:]
-        first, second = (labels[s] if axis == 0 else labels[:, s] for s in (here, there))
-        edge = first != second
-        a, b = first[edge], second[edge]
-        near, far = (depth[s] if axis == 0 else depth[:, s] for s in (here, there))
-        step = (far - near)[edge]
-        keys += [a * count + b, b * count + a]
-        steps += [step, -step]
-    key = np.concatenate(keys)
+    first, second, near, far = _edges(labels, np.nan_to_num(depth_m, nan=0.0))
+    key = np.concatenate([first * count + second, second * count + first])
+    step = far - near
     length = np.bincount(key, minlength=count * count).reshape(count, count)
-    total = np.bincount(key, weights=np.concatenate(steps), minlength=count * count).reshape(count, count)
+    total = np.bincount(key, weights=np.concatenate([step, -step]), minlength=count * count).reshape(count, count)
     outline = np.maximum(length.sum(axis=1, keepdims=True), 1)
     return Borders(length / outline, total / np.maximum(length, 1))
 

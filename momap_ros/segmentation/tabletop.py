@@ -12,11 +12,11 @@ from momap_ros.instances import InstanceMap, Int32
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.segmentation.patches import (
     concave_cuts,
-    connected_cores,
     depth_jumps,
     fill_holes,
     grow,
     join_patches,
+    parted_cores,
 )
 from momap_ros.segmentation.table import find_table
 
@@ -51,7 +51,7 @@ class TabletopSegmenter:
         with np.errstate(invalid="ignore"):
             raised = table.over & (table.height_m > lowest_m) & (table.height_m < config.max_height_m)
         cuts = concave_cuts(depth_m, camera.fx, config.concavity) | depth_jumps(depth_m, config.depth_jump_m)
-        cores = connected_cores(raised & ~cuts)
+        cores = parted_cores(raised, cuts, depth_m, config.depth_jump_m)
         small_px = round(config.min_area_px * (frame.camera.width / REFERENCE_WIDTH_PX / stride) ** 2)
         labels = grow(cores, raised, depth_m, jump_m=config.depth_jump_m, rounds=config.grow_px)
         if labels.any():

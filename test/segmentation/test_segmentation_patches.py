@@ -5,7 +5,9 @@ import pytest
 from tabletop_scenes import Bowl, Box, build_scene
 
 from momap_ros.geometry import Float32, PinholeCamera
+from momap_ros.instances import Int32
 from momap_ros.segmentation.patches import (
+    Bool,
     borders,
     concave_cuts,
     connected_cores,
@@ -14,6 +16,7 @@ from momap_ros.segmentation.patches import (
     grow,
     hollowness_m,
     join_patches,
+    parted_cores,
 )
 
 CAMERA = PinholeCamera.from_fov(320, 240, vertical_fov_rad=0.8)
@@ -90,6 +93,53 @@ def test_cores_are_numbered_and_specks_dropped() -> None:
     assert labels.max() == 2
     np.testing.assert_array_equal(np.bincount(labels.ravel())[1:], [64, 100])
     assert labels.dtype == np.int32
+
+
+def two_squares(cut_rows: list[int], *, neck: slice = slice(None)) -> tuple[Bool, Bool, Int32]:
+    """A mask of two squares of 60 pixels beside each other, a cut between them, and a label for each half.
+
+    Args:
+        cut_rows: of the 60, that are cut in the middle column.
+        neck: of the 60, that join the squares at all, over 4 columns.
+    """
+    mask, cuts = np.zeros((2, 240, 320), bool)
+    mask[90:150, 100:220] = True
+    mask[90:150, 158:162] = False
+    mask[90:150, 158:162][neck] = True
+    cuts[90:150, 160][cut_rows] = True
+    return mask, cuts, np.where(mask, 1 + (np.arange(320) >= 160), 0)
+
+
+@pytest.mark.parametrize("gap_px", [0, 4, 12])
+def test_pieces_are_parted_where_a_cut_has_a_gap(gap_px: int) -> None:
+    mask, cuts, halves = two_squares([row for row in range(60) if abs(row - 29.5) > gap_px / 2])
+
+    cores = parted_cores(mask, cuts, np.ones(mask.shape, np.float32), 0.012)
+
+    assert cores.max() == 2
+    assert not (cores[cuts] > 0).any()
+    # Within the gap the border may lie anywhere.
+    surely = mask & ~cuts & ((np.arange(320) < 150) | (np.arange(320) > 170))
+    assert len(np.unique(np.stack([cores[surely], halves[surely]]), axis=1)[0]) == 2
+
+
+@pytest.mark.parametrize("cut_px", [0, 20, 40])
+def test_pieces_with_a_cut_along_part_of_their_border_are_one(cut_px: int) -> None:
+    mask, cuts, _ = two_squares(list(range(cut_px)))
+
+    cores = parted_cores(mask, cuts, np.ones(mask.shape, np.float32), 0.012)
+
+    assert cores.max() == 1
+    np.testing.assert_array_equal(cores > 0, mask & ~cuts)
+
+
+def test_a_narrow_place_without_a_cut_parts_nothing() -> None:
+    mask, cuts, _ = two_squares([], neck=slice(28, 32))
+    cuts[100:104, 105:115] = True  # somewhere else
+
+    cores = parted_cores(mask, cuts, np.ones(mask.shape, np.float32), 0.012)
+
+    assert cores.max() == 1
 
 
 def test_growing_stops_at_depth_jumps_until_nothing_else_is_left() -> None:
