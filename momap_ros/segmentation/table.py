@@ -28,7 +28,7 @@ TABLE_HEIGHT_M = 0.35  # a table stands higher above its floor, and what stands 
 LARGER = 1.2  # of two parallel planes, by area
 ABOVE_FLOOR_SHARE = 0.5  # support of a table relative to the floor beneath it
 CENTRE_SPREAD = 0.35  # standard deviation of the weight around the image centre, in image sizes
-HULL_PADDING = 0.25  # where the image ends the table goes on by this share of the image size
+HULL_PADDING = 0.5  # where the image ends the table goes on by this share of the image size
 HULL_MARGIN_PX = 2  # working pixels at the table's edge that do not count, so that a wall behind it stays out
 
 
