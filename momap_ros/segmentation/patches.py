@@ -125,8 +125,9 @@ def parted_cores(mask: Bool, cuts: Bool, depth_m: Float32, jump_m: float) -> Int
     open_border = (cut + cut.T < CUT_SHARE * (border + border.T)) & (home[:, None] == home)
     part = connected_components(open_border, directed=False)[1]
     labels = np.where(apart, np.where(whole > 0, cores.max() + 1 + part[whole], 0), cores)
-    present, numbers = np.unique(labels, return_inverse=True)
-    return np.asarray(numbers.reshape(labels.shape) + (present[0] > 0), np.int32)
+    used = np.bincount(labels.ravel()) > 0
+    used[0] = False
+    return np.asarray(np.where(used, np.cumsum(used), 0).astype(np.int32)[labels])
 
 
 def grow(labels: Int32, mask: Bool, depth_m: Float32, *, jump_m: float, rounds: int) -> Int32:
