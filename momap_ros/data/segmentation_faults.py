@@ -56,16 +56,16 @@ class SegmentationRates:
         roughness_px: standard deviation of this distance along one boundary.
     """
 
-    objects: RoleRates = RoleRates(miss=0.23, split=0.05, merge=0.107)
-    robot: RoleRates = RoleRates(miss=0.39, split=0.36, merge=0.0245)
-    fixtures: RoleRates = RoleRates(miss=0.24, split=0.12, merge=0.245)
-    nothing: float = 0.082
-    invented: float = 0.46
-    invented_px: float = 2903.0
+    objects: RoleRates = RoleRates(miss=0.2, split=0.07, merge=0.074)
+    robot: RoleRates = RoleRates(miss=0.33, split=0.44, merge=0.0126)
+    fixtures: RoleRates = RoleRates(miss=0.19, split=0.28, merge=0.143)
+    nothing: float = 0.046
+    invented: float = 0.49
+    invented_px: float = 2387.0
     smallest_px: float = SegmentationConfig().min_area_px
-    shift_px: float = -0.73
-    shift_spread_px: float = 1.86
-    roughness_px: float = 3.5
+    shift_px: float = -0.55
+    shift_spread_px: float = 1.88
+    roughness_px: float = 3.39
 
     def of(self, role: Role) -> RoleRates:
         """The rates of a role."""
