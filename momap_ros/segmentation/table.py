@@ -161,11 +161,11 @@ def _planes(points: Float64, weights: Float64, tolerance_m: float, rng: np.rando
         support = np.where(allowed, weights[left] @ near, 0.0) / weights.sum()
         best = int(np.argmax(support))
         held = near[:, best]
-        if support[best] < MIN_OTHER_SHARE or held.sum() < 3:
+        if held.sum() < 3 or (planes and support[best] < MIN_OTHER_SHARE):
             break
         normal, offset_m = _fitted(some[held])
         across = np.linalg.eigvalsh(np.cov(some[held].T))[1:]
-        planes.append(_Plane(normal, offset_m, float(support[best]), float(np.sqrt(across.prod()))))
+        planes.append(_Plane(normal, offset_m, float(support[best]), float(np.sqrt(across.clip(min=0.0).prod()))))
         left = left[np.abs(some @ normal + offset_m) >= tolerance_m]
     return planes
 
