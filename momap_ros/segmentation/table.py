@@ -28,6 +28,9 @@ TABLE_HEIGHT_M = 0.35  # a table stands higher above its floor, and what stands 
 LARGER = 1.2  # of two parallel planes, by area
 ABOVE_FLOOR_SHARE = 0.5  # support of a table relative to the floor beneath it
 CENTRE_SPREAD = 0.35  # standard deviation of the weight around the image centre, in image sizes
+REFITS = 4  # of the table's surface, to the points that lie nearest to it
+KEPT_SPREADS = 1.5  # by their distance in standard deviations
+FLAT_M = 0.002  # points as near as this are always among them
 HULL_PADDING = 0.5  # where the image ends the table goes on by this share of the image size
 HULL_MARGIN_PX = 2  # working pixels at the table's edge that do not count, so that a wall behind it stays out
 
@@ -209,6 +212,11 @@ def _bend(height_m: Float32, sample: tuple[IntP, IntP], tolerance_m: float) -> F
     factors: Float64 = np.zeros(6)
     for tolerance in (2.0 * tolerance_m, 1.5 * tolerance_m, tolerance_m):
         near = np.abs(heights - terms @ factors) < tolerance
+        factors = np.asarray(np.linalg.lstsq(terms[near], heights[near], rcond=None)[0], np.float64)
+    for _ in range(REFITS):  # what is flat and large, like a plate, lies within the tolerance, but above the table
+        deviation = np.abs(heights - terms @ factors)
+        spread = 1.4826 * float(np.median(deviation[deviation < tolerance_m]))
+        near = deviation < min(max(KEPT_SPREADS * spread, FLAT_M), tolerance_m)
         factors = np.asarray(np.linalg.lstsq(terms[near], heights[near], rcond=None)[0], np.float64)
     c = factors
     of_column, of_row = c[0] + c[1] * u + c[3] * u * u, c[2] * v + c[5] * v * v

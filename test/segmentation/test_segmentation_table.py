@@ -47,6 +47,19 @@ def test_a_bent_depth_image_gives_a_flat_table() -> None:
     assert np.abs(height_m).max() < 0.0015
 
 
+@pytest.mark.parametrize("noise_m", [0.0, 0.0005])
+def test_something_flat_and_large_does_not_lift_the_table(noise_m: float) -> None:
+    plate = Box((0.05, 0.05, 0.0), (0.5, 0.45, 0.007))
+    scene = build_scene((plate,), Surroundings(noise_m=noise_m))
+
+    table = table_of(scene)
+
+    assert (scene.ids == 1).mean() > 0.2
+    np.testing.assert_allclose(np.median(table.height_m[scene.ids == 0]), 0.0, atol=2e-4)
+    np.testing.assert_allclose(np.median(table.height_m[scene.ids == 1]), 0.007, atol=4e-4)
+    assert table.noise_m < noise_m + 2e-4
+
+
 def test_over_the_table_ends_where_the_table_ends() -> None:
     post_on_it, post_beside_it = Box((0.1, 0.0, 0.0), (0.05, 0.05, 0.1)), Box((0.4, 0.0, -0.7), (0.05, 0.05, 0.75))
     scene = build_scene((post_on_it, post_beside_it), Surroundings(table_x=(-0.3, 0.3), table_y=(-0.3, 0.3)))
