@@ -56,16 +56,16 @@ class SegmentationRates:
         roughness_px: standard deviation of this distance along one boundary.
     """
 
-    objects: RoleRates = RoleRates(miss=0.2, split=0.07, merge=0.074)
+    objects: RoleRates = RoleRates(miss=0.19, split=0.08, merge=0.077)
     robot: RoleRates = RoleRates(miss=0.33, split=0.44, merge=0.0126)
-    fixtures: RoleRates = RoleRates(miss=0.19, split=0.28, merge=0.143)
-    nothing: float = 0.046
-    invented: float = 0.49
-    invented_px: float = 2387.0
+    fixtures: RoleRates = RoleRates(miss=0.19, split=0.28, merge=0.152)
+    nothing: float = 0.044
+    invented: float = 0.51
+    invented_px: float = 2262.0
     smallest_px: float = SegmentationConfig().min_area_px
-    shift_px: float = -0.55
-    shift_spread_px: float = 1.88
-    roughness_px: float = 3.39
+    shift_px: float = -0.52
+    shift_spread_px: float = 1.86
+    roughness_px: float = 3.36
 
     def of(self, role: Role) -> RoleRates:
         """The rates of a role."""
