@@ -81,10 +81,14 @@ def connected_cores(mask: Bool) -> Int32:
     """(H, W) labels 1, 2, ... of the 4-connected pieces that are large enough, 0 elsewhere."""
     import cv2
 
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    keep = statistics[:, cv2.CC_STAT_AREA] >= MIN_CORE_PX
-    keep[0] = False
-    return np.asarray(np.where(keep, np.cumsum(keep), 0)[:count].astype(np.int32)[labels])
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    return numbered(np.asarray(labels, np.int32), np.asarray(statistics[:, cv2.CC_STAT_AREA] >= MIN_CORE_PX))
+
+
+def numbered(labels: Int32, keep: Bool) -> Int32:
+    """The labels to keep as 1, 2, ... in their order, and 0 elsewhere; `keep` says it of every label."""
+    keep = keep & (np.arange(len(keep)) > 0)
+    return np.asarray(np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels])
 
 
 def parted_cores(mask: Bool, cuts: Bool, depth_m: Float32, jump_m: float) -> Int32:
@@ -125,9 +129,7 @@ def parted_cores(mask: Bool, cuts: Bool, depth_m: Float32, jump_m: float) -> Int
     open_border = (cut + cut.T < CUT_SHARE * (border + border.T)) & (home[:, None] == home)
     part = connected_components(open_border, directed=False)[1]
     labels = np.where(apart, np.where(whole > 0, cores.max() + 1 + part[whole], 0), cores)
-    used = np.bincount(labels.ravel()) > 0
-    used[0] = False
-    return np.asarray(np.where(used, np.cumsum(used), 0).astype(np.int32)[labels])
+    return numbered(labels, np.bincount(labels.ravel()) > 0)
 
 
 def grow(labels: Int32, mask: Bool, depth_m: Float32, *, jump_m: float, rounds: int) -> Int32:

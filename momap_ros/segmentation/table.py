@@ -109,7 +109,7 @@ def find_table(depth_m: Float32, camera: PinholeCamera, *, tolerance_m: float, s
     height_m = depth_m * (camera.rays @ normal.astype(np.float32)) + np.float32(offset_m)
     height_m -= _bend(height_m, (rows, columns), tolerance_m)
     deviation = np.abs(height_m[rows, columns])
-    noise_m = 1.4826 * float(np.median(deviation[deviation < 2.0 * tolerance_m]))
+    noise_m = _spread(deviation, 2.0 * tolerance_m)
     with np.errstate(invalid="ignore"):
         masks = np.abs(height_m) < tolerance_m, height_m > 3.0 * noise_m
     over = _over_table(depth_m, height_m, camera, normal, masks=masks)
@@ -202,6 +202,11 @@ def _fitted(points: Float64) -> tuple[Float64, float]:
     return normal, float(-normal @ centre)
 
 
+def _spread(deviation: Float64 | Float32, limit: float) -> float:
+    """Standard deviation of what deviates less than a limit, from the median of its absolute deviations."""
+    return 1.4826 * float(np.median(deviation[deviation < limit]))
+
+
 def _bend(height_m: Float32, sample: tuple[IntP, IntP], tolerance_m: float) -> Float32:
     """(H, W) quadratic deviation of the table from its plane, metres, fitted to a sample; at most three tolerances."""
     rows, columns = sample
@@ -209,15 +214,17 @@ def _bend(height_m: Float32, sample: tuple[IntP, IntP], tolerance_m: float) -> F
     su, sv = u[columns], v[rows]
     terms = np.stack([np.ones_like(su), su, sv, su * su, su * sv, sv * sv], axis=1)
     heights = height_m[rows, columns].astype(np.float64)
+
+    def fitted(near: Bool) -> Float64:
+        return np.asarray(np.linalg.lstsq(terms[near], heights[near], rcond=None)[0], np.float64)
+
     factors: Float64 = np.zeros(6)
     for tolerance in (2.0 * tolerance_m, 1.5 * tolerance_m, tolerance_m):
-        near = np.abs(heights - terms @ factors) < tolerance
-        factors = np.asarray(np.linalg.lstsq(terms[near], heights[near], rcond=None)[0], np.float64)
+        factors = fitted(np.abs(heights - terms @ factors) < tolerance)
     for _ in range(REFITS):  # what is flat and large, like a plate, lies within the tolerance, but above the table
         deviation = np.abs(heights - terms @ factors)
-        spread = 1.4826 * float(np.median(deviation[deviation < tolerance_m]))
-        near = deviation < min(max(KEPT_SPREADS * spread, FLAT_M), tolerance_m)
-        factors = np.asarray(np.linalg.lstsq(terms[near], heights[near], rcond=None)[0], np.float64)
+        kept_m = max(KEPT_SPREADS * _spread(deviation, tolerance_m), FLAT_M)
+        factors = fitted(deviation < min(kept_m, tolerance_m))
     c = factors
     of_column, of_row = c[0] + c[1] * u + c[3] * u * u, c[2] * v + c[5] * v * v
     bend = (of_column + of_row[:, None] + c[4] * u * v[:, None]).astype(np.float32)

@@ -16,6 +16,7 @@ from momap_ros.segmentation.patches import (
     fill_holes,
     grow,
     join_patches,
+    numbered,
     parted_cores,
 )
 from momap_ros.segmentation.table import find_table
@@ -81,11 +82,9 @@ def _plausible(labels: Int32, height_m: Float32, limits_px: tuple[int, float], l
     """Labels of allowed area that rise high enough, numbered 1, 2, ..."""
     areas = np.bincount(labels.ravel())
     keep = (areas >= limits_px[0]) & (areas <= limits_px[1])
-    keep[0] = False
     with np.errstate(invalid="ignore"):
         high = np.bincount(labels[height_m > lowest_top_m], minlength=len(areas))
-    keep &= high >= 0.1 * areas
-    return np.asarray(np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels])
+    return numbered(labels, keep & (high >= 0.1 * areas))
 
 
 def _enlarged(labels: Int32, stride: int, shape: tuple[int, ...]) -> Int32:
