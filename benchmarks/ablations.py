@@ -46,7 +46,7 @@ from momap_ros.geometry import Float64
 from momap_ros.training.export import export
 from momap_ros.training.loop import keep_options
 from momap_ros.training.prepare import NUM_FUNCTIONS, prepare
-from momap_ros.training.small import Launch, train
+from momap_ros.training.small import SmallLaunch, train
 from momap_ros.training.steps import SmallTraining
 
 SPLITS = ("val", "objects")
@@ -158,7 +158,7 @@ def checkpoint_of(arm: Arm, options: SmallTraining, given: argparse.Namespace) -
             prepare(given.data, prepared, workers=given.workers, num_functions=arm.functions)
         # One GPU trains all: processes beside it build batches.
         workers = 1 if given.device == "cuda" else given.workers
-        train(Launch(prepared, run.absolute(), options, workers, SAVE_EVERY, given.device, given.loaders))
+        train(SmallLaunch(prepared, run.absolute(), options, workers, SAVE_EVERY, given.device, given.loaders))
         export(run, prepared, given.data / "manifest.json", checkpoint)
     return checkpoint
 

@@ -150,7 +150,7 @@ def training_loss(
         kl_weight: of the divergence, in nats per scene.
         weights: of the auxiliary losses.
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(noise.device.type, torch.bfloat16):
         scene = model.scene_encoder(batch.conditioning)
         mean, log_variance = model.posterior(batch.latents, scene)
         code = mean + (0.5 * log_variance).exp() * noise

@@ -173,17 +173,18 @@ def flow_batch(
     """Draw queries, and the step from which the future is predicted where the horizon is shorter than the motion.
 
     A short horizon is learned from all parts of the motion, as from the clips of a video: the cells are carried along
-    to the drawn step, which is what a rollout does with its own predictions.
+    to the drawn step, which is what a rollout does with its own predictions. The generator is of the CPU, so that a
+    seed draws the same on every device.
     """
-    count, horizon = len(batch.latents), settings.horizon
+    count, horizon, device = len(batch.latents), settings.horizon, batch.latents.device
     cloud = Cloud.of(batch.conditioning, scale_m)
     motion_m = codec.decode(batch.latents.flatten(2).transpose(1, 2)) * scale_m[:, None, None, None]  # (B, P, T, 3)
-    start = torch.randint(0, codec.num_steps - horizon, (count,), generator=generator)
+    start = torch.randint(0, codec.num_steps - horizon, (count,), generator=generator).to(device)
     weights = batch.weights.flatten(1) * cloud.valid
     cells, corrected = draw_queries(weights, settings.num_queries, generator)
     queries = Queries(cells, corrected > 0)
-    at_start = motion_m[torch.arange(count), :, start]  # (B, P, 3)
-    window = start[:, None] + torch.arange(1, horizon + 1)  # (B, H)
+    at_start = motion_m[torch.arange(count, device=device), :, start]  # (B, P, 3)
+    window = start[:, None] + torch.arange(1, horizon + 1, device=device)  # (B, H)
     of_queries = motion_m.gather(1, cells[..., None, None].expand(-1, -1, *motion_m.shape[2:]))
     future = of_queries.gather(2, window[:, None, :, None].expand(-1, cells.shape[1], -1, 3))
     return FlowBatch(
@@ -204,12 +205,12 @@ def draw_queries(weights: torch.Tensor, count: int, generator: torch.Generator) 
     Args:
         weights: (B, P), not negative.
         count: Q < P, cells drawn.
-        generator: of the noise.
+        generator: of the noise, on the CPU.
 
     Returns:
         (B, Q) int64 cells, and (B, Q) weights over those probabilities, 0 for cells that only fill up.
     """
-    uniform = torch.rand(weights.shape, generator=generator).clamp(min=1e-20)
+    uniform = torch.rand(weights.shape, generator=generator).to(weights.device).clamp(min=1e-20)
     keys, order = (weights.log() - (-uniform.log()).log()).topk(count + 1, dim=1)
     cells = order[:, :-1]
     drawn = weights.gather(1, cells)
@@ -366,7 +367,7 @@ def training_loss(
         duration_weight: of the error of the duration's logarithm.
     """
     steps, length_m = split_trajectory(batch.motion_m)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(noise.device.type, torch.bfloat16):
         context = model.context(batch.cloud, batch.queries)
         mean, log_variance = model.encode(steps, length_m, context)
         drawn_steps, drawn_length_m = model.decode(mean + (0.5 * log_variance).exp() * noise, context)

@@ -20,7 +20,6 @@ from momap_ros.training.dense import DenseBatch, DenseBatches, DenseDrops
 from momap_ros.training.loop import (
     LoopOptions,
     TrainingState,
-    append_row,
     keep_options,
     learning_rate,
     process_group,
@@ -187,7 +186,7 @@ def loop(state: DenseRun, *, name: str) -> None:
             if state.rank == 0 and (state.step % launch.log_every == 0 or last):
                 means = {name: float(f"{value:.5g}") for name, value in mean_of(history).items()}
                 row = state.log_row(means, digits=2) | {"peak_memory_mib": peak_memory_mib(launch.device)}
-                append_row(launch.out / "log.csv", row)
+                state.log(row)
                 progress.set_postfix(loss=row["loss"], per_s=row["samples_per_s"])
                 history = []
             if state.rank == 0 and (state.step % launch.save_every == 0 or last):

@@ -9,16 +9,15 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from momap_ros.data.prepared import PreparedSplit
 from momap_ros.files import atomic_path
 from momap_ros.model.checkpoint import find_checkpoint, read_info, write_info
 from momap_ros.model.codec import load_codec
@@ -28,7 +27,8 @@ from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
-from momap_ros.training.loop import TrainingState, append_row, check_samples, keep_options, learning_rate
+from momap_ros.training.drive import Course, Launch, drive
+from momap_ros.training.loop import TrainingState, keep_options, learning_rate
 from momap_ros.training.steps import DrawnStep, SmallTraining, draw_step, drawn_ahead, error_map, latent_loss
 
 
@@ -111,7 +111,7 @@ def distillation_loss(
     alphas_cumprod: torch.Tensor,
     weighing: torch.Tensor,
     options: Distillation,
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """How far the student is from its lesson, weighted as in the teacher's own training.
 
     Args:
@@ -135,8 +135,7 @@ def distillation_loss(
         clean, logits = student(noisy, begins, scene)
     latent = latent_loss(clean.float() - wanted, batch.weights, weighing)
     mask = ((logits.float().sigmoid() - moving.sigmoid()) ** 2 * batch.weights[:, 0]).mean()
-    parts = {"latent": float(latent.detach()), "mask": float(mask.detach())}
-    return latent + options.mask_weight * mask, parts
+    return latent + options.mask_weight * mask, {"latent": latent.detach(), "mask": mask.detach()}
 
 
 def check_data(teacher: MoMapPipeline, data: Path) -> None:
@@ -175,15 +174,14 @@ class Run(TrainingState[SmallDenoiser]):
             raise ValueError(f"teacher {teacher}: expected a small model that predicts the clean sample, got another")
         check_data(self.teacher, data)
         self.teacher.to_device(device)
-        self.split = PreparedSplit.open(data / "train")
-        check_samples(data / "train", len(self.split), options)
+        self.split = options.split(data)
         student: SmallDenoiser = copy.deepcopy(self.teacher.denoiser).train()
         super().__init__(out, student, options, weight_decay=0.0, name="student")
         self.resume()
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
         self.weighing = error_map(self.teacher.codec, options.end_weight).to(self.device)
 
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, float]:
+    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
         """One optimizer step; everything random depends on its number and the kind of device alone.
 
         Args:
@@ -209,6 +207,10 @@ class Run(TrainingState[SmallDenoiser]):
         self.update(learning_rate(self.step, options))
         return parts
 
+    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
+        """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
+        return drawn_ahead(self.split, self.options, self.step, loaders, pinned=self.device.type == "cuda")
+
     def export(self, teacher: str) -> Path:
         """Write the averaged student as a checkpoint in half precision; returns its folder."""
         encoder, denoiser = (copy.deepcopy(part).cpu().half() for part in (self.teacher.scene_encoder, self.average))
@@ -222,20 +224,6 @@ class Run(TrainingState[SmallDenoiser]):
             pipeline.save_pretrained(folder)
             write_info(folder, self.teacher.num_steps, training, num_inference_steps=self.options.student_steps)
         return self.out / "checkpoint"
-
-
-def train(run: Run, save_every: int, loaders: int = 0) -> None:
-    """Take all steps that are left; the log gets a line every 100 and the state is kept."""
-    options, history = run.options, []
-    steps = drawn_ahead(run.split, options, run.step, loaders, pinned=run.device.type == "cuda")
-    for drawn in tqdm(steps, initial=run.step, total=options.steps, desc="distill", unit="step"):
-        history.append(run.train_step(drawn))
-        if run.step % 100 == 0 or run.step == options.steps:
-            means = {name: round(float(np.mean([part[name] for part in history])), 6) for name in history[0]}
-            append_row(run.out / "log.csv", run.log_row(means))
-            history = []
-        if run.step % save_every == 0 or run.step == options.steps:
-            run.save()
 
 
 def main() -> int:
@@ -269,8 +257,10 @@ def main() -> int:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     keep_options(arguments.out, options, teacher=str(find_checkpoint(arguments.teacher)))
-    run = Run(arguments.teacher, arguments.data, arguments.out, options, device=arguments.device)
-    train(run, arguments.save_every, arguments.loaders)
+    how = (arguments.save_every, arguments.device, arguments.loaders)
+    launch = Launch(arguments.data, arguments.out, options, 1, *how)
+    run = Run(arguments.teacher, launch.data, launch.out, options, device=launch.device)
+    drive(run, Course("distill", ("latent", "mask"), ("latent",)), launch, run.save)
     tqdm.write(str(run.export(arguments.teacher)))
     return 0
 

@@ -175,6 +175,7 @@ class TrainingState(Generic[Model]):
             fused=True if self.parameters[0].is_cuda else None,
         )
         self._parts: dict[str, Any] = {name: model, "average": self.average, "optimizer": self.optimizer}
+        self._logs: set[str] = set()
 
     def resume(self) -> dict[str, Any]:
         """Go on from the folder's state; returns it, or an empty one where the run begins."""
@@ -243,6 +244,18 @@ class TrainingState(Generic[Model]):
         seen = {"step": self.step, "samples": self.step * self._batch_size}
         return seen | dict(figures) | {"samples_per_s": round(rate, digits)}
 
+    def log(self, row: Mapping[str, Any], name: str = "log.csv") -> None:
+        """Add a line to a log of the run folder; in a run that goes on, lines of steps taken again leave it first.
+
+        Args:
+            row: the step, and figures.
+            name: of the file.
+        """
+        if name not in self._logs:
+            forget_rows(self.out / name, self._first)
+            self._logs.add(name)
+        append_row(self.out / name, row)
+
 
 @contextmanager
 def process_group(rank: int, world: int, out: Path, device: str = "cpu") -> Iterator[None]:
@@ -295,6 +308,27 @@ def run_below(rank: int, run: Callable[..., None], parent: int, *args: object) -
     """
     if os.getppid() == parent:
         run(rank, *args)
+
+
+def forget_rows(path: Path, step: int) -> None:
+    """Drop what a killed run logged of steps that are taken again, and what it was cut off in.
+
+    Args:
+        path: CSV file whose first column is the step; it need not be there.
+        step: the last one whose line stays.
+    """
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *lines = file.readlines() or [""]
+    if not header.endswith("\n"):
+        path.unlink()
+        return
+    kept = [line for line in lines if line.endswith("\n") and int(line.partition(",")[0]) <= step]
+    if kept == lines:
+        return
+    with atomic_path(path) as partial, partial.open("w", newline="") as file:
+        file.writelines([header, *kept])
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,15 +16,15 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.noise import InstanceFrames, NoiseShares, draw_noise
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch, complete
-from momap_ros.training.loop import batch_indices, learning_rate
+from momap_ros.training.loop import batch_indices, check_samples, learning_rate
 from momap_ros.training.scenes import TRAINING, DrawnScenes, draw_scenes
 
 END_SCALES = 0.3  # how far what is carried usually gets, in scene scales
 
 
 @dataclass(frozen=True)
-class SmallTraining:
-    """Everything that decides the result of a run, beside the data.
+class PhasedTraining:
+    """What the small model's training and those compared with it share, so that equal values are equal budgets.
 
     Attributes:
         steps: optimizer steps, all together.
@@ -33,6 +34,41 @@ class SmallTraining:
         learning_rate: peak of the cosine.
         warmup_steps: linear rise.
         ema_decay: of the averaged weights that are kept.
+        end_weight: of where a motion ends, beside its latents, see `error_map`.
+        seed: of weights, data order, faults and noise.
+        grows: samples that are prepared during the run are taken up; which step reads what then depends on when.
+    """
+
+    steps: int
+    encoder_steps: int = 0
+    batch_size: int = 64
+    learning_rate: float = 8e-4
+    warmup_steps: int = 200
+    ema_decay: float = 0.999
+    end_weight: float = 1.0
+    seed: int = 0
+    grows: bool = False
+
+    def split(self, data: Path) -> PreparedSplit | GrowingSplit:
+        """The samples that a run reads.
+
+        Args:
+            data: folder written by `momap train prepare`.
+
+        Raises:
+            FileNotFoundError: nothing was prepared.
+            ValueError: less than a batch was.
+        """
+        split = GrowingSplit(data) if self.grows else PreparedSplit.open(data / "train")
+        check_samples(data / "train", len(split), self)
+        return split
+
+
+@dataclass(frozen=True)
+class SmallTraining(PhasedTraining):
+    """Everything that decides the result of a run, beside the data.
+
+    Attributes:
         shift: of the noise schedule, see `shifted_cosine_scheduler`.
         noise_shares: shift, tilt and white share of the noise, see `momap_ros.model.noise`.
         channels: widths of the denoiser.
@@ -46,22 +82,13 @@ class SmallTraining:
         turning_weight: of the loss of how instances turn, see `scene_losses.turning_loss`.
         expects_turns: the scene encoder expects turns, see `momap_ros.model.turning`.
         expected_turn_weight: of the loss of the turns that it expects.
-        end_weight: of where a motion ends, beside its latents, see `error_map`.
-        seed: of weights, data order, faults and noise.
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
         prediction: what the denoiser predicts and its squared error is taken of, see `momap_ros.model.prediction`.
         blind_to: conditions that the model never sees, of `momap_ros.conditioning.BLINDABLE`.
         dropout: share of the hidden values that is dropped, in the residual blocks of the denoiser and in the layers of
             the scene encoder, as in Karras et al. 2022 (arXiv:2206.00364), App. F: few samples, read often, need it.
-        grows: samples that are prepared during the run are taken up; which step reads what then depends on when.
     """
 
-    steps: int
-    encoder_steps: int = 0
-    batch_size: int = 64
-    learning_rate: float = 8e-4
-    warmup_steps: int = 200
-    ema_decay: float = 0.999
     shift: float = 2.0
     noise_shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     channels: tuple[int, int] = (96, 192)
@@ -72,19 +99,16 @@ class SmallTraining:
     naming_weight: float = 0.1
     motion_weight: float = 0.3
     duration_weight: float = 0.05
-    end_weight: float = 1.0
-    seed: int = 0
-    start_from: str = ""
-    prediction: str = "sample"
-    blind_to: tuple[str, ...] = ()
     turning_weight: float = 0.0
     expects_turns: bool = False
     expected_turn_weight: float = 0.1
+    start_from: str = ""
+    prediction: str = "sample"
+    blind_to: tuple[str, ...] = ()
     dropout: float = 0.0
-    grows: bool = False
 
 
-def step_size(step: int, options: SmallTraining) -> float:
+def step_size(step: int, options: PhasedTraining) -> float:
     """Learning rate; the encoder's steps and those of the whole model rise and fall each for themselves."""
     if step < options.encoder_steps:
         return learning_rate(step, options, last=options.encoder_steps)
@@ -154,7 +178,7 @@ class DrawnStep:
 
 
 def draw_step(
-    split: PreparedSplit | GrowingSplit, options: SmallTraining, step: int, *, rank: int, world: int
+    split: PreparedSplit | GrowingSplit, options: PhasedTraining, step: int, *, rank: int, world: int
 ) -> DrawnStep:
     """Draw a step; it depends on the step and the process alone, so that a run can go on anywhere.
 
@@ -173,7 +197,7 @@ class StepsAhead(Dataset[DrawnStep]):
     """The steps of a run as a data set, for worker processes to draw."""
 
     def __init__(
-        self, split: PreparedSplit | GrowingSplit, options: SmallTraining, steps: range, *, rank: int, world: int
+        self, split: PreparedSplit | GrowingSplit, options: PhasedTraining, steps: range, *, rank: int, world: int
     ) -> None:
         """Remember what is drawn from."""
         self.split, self.options, self.steps, self.rank, self.world = split, options, steps, rank, world
@@ -190,7 +214,7 @@ class StepsAhead(Dataset[DrawnStep]):
 
 def drawn_ahead(
     split: PreparedSplit | GrowingSplit,
-    options: SmallTraining,
+    options: PhasedTraining,
     first: int,
     loaders: int,
     *,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 
-from momap_ros.training.steps import DrawnStep, SmallTraining
+from momap_ros.training.loop import keep_options
+from momap_ros.training.steps import DrawnStep, PhasedTraining
 
 ENDLESS = 10**9
 WARM_UP_STEPS = 5
@@ -54,10 +57,14 @@ class TimeBox:
         return self.started_s + 60 * self.minutes - time.monotonic()
 
 
-class Rehearsed(Protocol):
-    """What is measured: `momap_ros.training.small.Run`."""
+Options = TypeVar("Options", bound=PhasedTraining)
 
-    options: SmallTraining
+
+class Rehearsed(Protocol[Options]):
+    """What is measured: the run of a model."""
+
+    options: Options
+    out: Path
     step: int
     device: torch.device
 
@@ -74,7 +81,7 @@ class Rehearsed(Protocol):
         ...
 
 
-def steps_per_s(run: Rehearsed, loaders: int, count: int, limit_s: float) -> float:
+def steps_per_s(run: Rehearsed[Options], loaders: int, count: int, limit_s: float) -> float:
     """Steps per second of a run, after a few that warm up (and compile).
 
     Args:
@@ -100,7 +107,7 @@ def _now_s(device: torch.device) -> float:
     return time.monotonic()
 
 
-def fit_steps(run: Rehearsed, box: TimeBox, loaders: int) -> SmallTraining:
+def fit_steps(run: Rehearsed[Options], box: TimeBox, loaders: int) -> Options:
     """The run's options with as many steps as fit.
 
     Args:
@@ -111,19 +118,36 @@ def fit_steps(run: Rehearsed, box: TimeBox, loaders: int) -> SmallTraining:
     Raises:
         ValueError: nothing is left after measuring.
     """
-    options = run.options
+    options, limit_s = run.options, MEASURED_SHARE * 60 * box.minutes
+
+    def rate(encoder_steps: int) -> float:
+        run.options = replace(options, steps=ENDLESS, encoder_steps=encoder_steps)
+        return steps_per_s(run, loaders, box.measured_steps, limit_s)
+
     with run.rehearsal():
-        rates = []
-        for encoder_steps in (ENDLESS, 0):
-            run.options = replace(options, steps=ENDLESS, encoder_steps=encoder_steps)
-            rates.append(steps_per_s(run, loaders, box.measured_steps, MEASURED_SHARE * 60 * box.minutes))
+        encoder_rate = rate(ENDLESS) if box.encoder_share else 0.0
+        whole_rate = rate(0)
     run.options = options
     left_s = MARGIN * box.left_s
-    encoder_steps = int(rates[0] * left_s * box.encoder_share)
-    whole_steps = int(rates[1] * left_s * (1 - box.encoder_share))
+    encoder_steps = int(encoder_rate * left_s * box.encoder_share)
+    whole_steps = int(whole_rate * left_s * (1 - box.encoder_share))
     if whole_steps < 1:
         raise ValueError(
             f"minutes: expected time for steps after the start and measuring, got {box.minutes:g} minutes of which "
             f"{max(box.left_s, 0):.0f} s are left; give more"
         )
     return replace(options, steps=encoder_steps + whole_steps, encoder_steps=encoder_steps)
+
+
+def begin(run: Rehearsed[Options], box: TimeBox | None, loaders: int) -> None:
+    """Choose a run's steps, where it has a time instead of them and has not begun; its folder keeps the choice."""
+    if box and not run.step:
+        run.options = fit_steps(run, box, loaders)
+        keep_options(run.out, run.options)
+
+
+def chosen_steps(out: Path) -> dict[str, int]:
+    """Steps, and those of the encoder alone, that a run in a given time chose when it began; one where it has not."""
+    path = out / "options.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"steps": 1, "encoder_steps": 0}
+    return {name: begun[name] for name in ("steps", "encoder_steps")}

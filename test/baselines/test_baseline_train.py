@@ -4,23 +4,28 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+import torch.fx.experimental._config
 
 from momap_ros.baselines import train as train_module
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
-from momap_ros.baselines.train import BaselineTraining, Launch, Run, run
+from momap_ros.baselines.train import BaselineTraining, Run, run
 from momap_ros.cli import main
+from momap_ros.data.growing import LATER
 from momap_ros.training import loop
+from momap_ros.training.drive import Launch
 from momap_ros.training.loop import learning_rate
-from momap_ros.training.steps import SmallTraining
+from momap_ros.training.steps import PhasedTraining, SmallTraining
 
 TINY = Widths(channels=(32, 64), points=8, hidden=32)
 
@@ -45,8 +50,9 @@ def new_run(data: Path, out: Path, chosen: BaselineTraining, *, rank: int = 0, w
 
 def test_what_the_small_model_has_too_is_its_own() -> None:
     made = BaselineTraining(kind="momap-vae", steps=700, kl_weight=1.0, encoder_steps=100, seed=3)
-    assert made.like_small == SmallTraining(steps=700, encoder_steps=100, seed=3)
-    assert made.ema_decay == SmallTraining.ema_decay
+    small = SmallTraining(steps=700, encoder_steps=100, seed=3)
+    shared = [field.name for field in dataclasses.fields(PhasedTraining)]
+    assert [getattr(made, name) for name in shared] == [getattr(small, name) for name in shared]
     assert set(train_module.KL_WEIGHTS) == set(KINDS)
 
 
@@ -96,10 +102,39 @@ def test_a_run_leaves_a_checkpoint_of_its_average_and_a_log(kind: str, prepared_
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
-def test_lines_of_steps_that_are_taken_again_leave_the_log(tmp_path: Path) -> None:
-    train_module.write_log(tmp_path / "log.csv", [{"step": step, "kl": "0.5"} for step in (100, 200, 300)])
-    assert [row["step"] for row in train_module.kept_rows(tmp_path / "log.csv", 200)] == ["100", "200"]
-    assert train_module.kept_rows(tmp_path / "absent.csv", 200) == []
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_computed_where_the_model_is(
+    kind: str, prepared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch's device without memory, which refuses to mix with others like a GPU does, through the optimizer."""
+    monkeypatch.setattr(torch, "autocast", lambda *_args: nullcontext())  # it does not know that device
+    all_nonzero = torch.fx.experimental._config.patch(  # type: ignore[attr-defined]  # torch installs it at run time
+        meta_nonzero_assume_all_nonzero=True
+    )
+    with pytest.raises(RuntimeError, match="device"):
+        torch.ones(2, device="meta") + torch.ones(2)
+    for encoder_steps in (0, 1) if kind == "momap-vae" else (0,):
+        chosen = dataclasses.replace(options(kind), encoder_steps=encoder_steps)
+        state = Run(prepared_folder, tmp_path, chosen, rank=0, world=1, device="meta")
+        with all_nonzero:
+            assert {value.device.type for value in state.train_step().values()} == {"meta"}
+        assert {value.device.type for value in state.average.state_dict().values()} == {"meta"}
+        assert state.step == 1
+
+
+def test_a_run_in_a_given_time_chooses_its_steps_and_reads_what_came_later(
+    prepared_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(prepared_folder, data)
+    shutil.copytree(prepared_folder / "train", data / LATER / "00001")
+    command = ["train", "baseline", "--kind", "general-flow-rollout", "--data", str(data), "--out", str(tmp_path)]
+    given = [*command, "--minutes", "0.1", "--batch-size", "4", "--workers", "1", "--loaders", "1", "--grows"]
+    assert main(given) == 0
+    kept = json.loads((tmp_path / "options.json").read_text())
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert (state["samples"], kept["grows"], kept["encoder_steps"]) == (24, True, 0)
+    assert 1 <= state["step"] <= kept["steps"]
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +184,7 @@ def test_two_processes_take_one_step_with_their_mean_gradient(
         parameter.grad = (one + other) / 2
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     for group in reference.optimizer.param_groups:
-        group["lr"] = learning_rate(0, chosen.like_small)
+        group["lr"] = learning_rate(0, chosen)
     reference.optimizer.step()
     for key, value in reference.model.state_dict().items():
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
@@ -159,7 +194,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from momap_ros.baselines.checkpoint import Widths
-from momap_ros.baselines.train import BaselineTraining, Launch, run
+from momap_ros.baselines.train import BaselineTraining, run
+from momap_ros.training.drive import Launch
 chosen = BaselineTraining(kind="general-flow-rollout", steps=12, kl_weight=1e-3,
     widths=Widths(channels=(32, 64), points=8, hidden=32), batch_size=4, warmup_steps=2)
 run(0, Launch(Path(sys.argv[1]), Path(sys.argv[2]), chosen, workers=1, save_every=2))

@@ -15,7 +15,7 @@ from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.rgbd import RGBDFrame
 from momap_ros.training import export as export_module
 from momap_ros.training.export import export
-from momap_ros.training.small import Launch, run
+from momap_ros.training.small import SmallLaunch, run
 from momap_ros.training.steps import SmallTraining
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def finished(prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A finished run, with options.json as the command writes it and a manifest beside it."""
     folder = tmp_path_factory.mktemp("run")
     threads = torch.get_num_threads()
-    run(0, Launch(prepared_folder, folder, OPTIONS, workers=1, save_every=2))
+    run(0, SmallLaunch(prepared_folder, folder, OPTIONS, workers=1, save_every=2))
     torch.set_num_threads(threads)
     (folder / "options.json").write_text(json.dumps(vars(OPTIONS)))
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
@@ -97,7 +97,7 @@ def test_a_checkpoint_says_what_its_run_began_with(
         out = tmp_path / begun.name
         out.mkdir()
         options = replace(OPTIONS, steps=1, start_from=str(begun))
-        run(0, Launch(prepared_folder, out, options, workers=1, save_every=1))
+        run(0, SmallLaunch(prepared_folder, out, options, workers=1, save_every=1))
         (out / "options.json").write_text(json.dumps(vars(options)))
         export(out, prepared_folder, finished / "manifest.json", out / "weights")
         training = read_info(out / "weights")["training"]

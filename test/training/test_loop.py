@@ -17,6 +17,7 @@ from momap_ros.training.loop import (
     append_row,
     average_gradients,
     batch_indices,
+    forget_rows,
     learning_rate,
     start_workers,
     update_average,
@@ -102,6 +103,38 @@ def test_rows_share_one_header(tmp_path: Path) -> None:
         append_row(tmp_path / "log.csv", {"step": step, "loss": 0.5})
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert rows == [{"step": "1", "loss": "0.5"}, {"step": "2", "loss": "0.5"}]
+
+
+def test_lines_of_steps_that_are_taken_again_leave_the_log(tmp_path: Path) -> None:
+    state = TrainingState(tmp_path, nn.Linear(3, 2), Options(steps=10))
+    for step in (100, 200, 300):
+        state.log({"step": step, "loss": 0.5})
+    state.step = 200
+    state.save()
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("15")  # cut off by a kill
+    second = TrainingState(tmp_path, nn.Linear(3, 2), Options(steps=10))
+    second.resume()
+    second.log({"step": 300, "loss": 0.25})
+    second.log({"step": 400, "loss": 0.125})
+    second.log({"step": 300, "of": "another file"}, "other.csv")
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    assert [(row["step"], row["loss"]) for row in rows] == [
+        ("100", "0.5"),
+        ("200", "0.5"),
+        ("300", "0.25"),
+        ("400", "0.125"),
+    ]
+    assert (tmp_path / "other.csv").read_text().split() == ["step,of", "300,another", "file"]
+
+
+@pytest.mark.parametrize("beginning", ["", "step,lo"])
+def test_a_log_whose_header_was_cut_off_begins_anew(tmp_path: Path, beginning: str) -> None:
+    path = tmp_path / "log.csv"
+    forget_rows(path, 5)  # none is there
+    path.write_text(beginning)
+    forget_rows(path, 5)
+    assert not path.exists()
 
 
 def test_a_state_goes_on_where_it_was_saved_under_the_name_of_its_model(tmp_path: Path) -> None:

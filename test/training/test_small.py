@@ -23,8 +23,8 @@ from momap_ros.training.earlier_weights import start_from
 from momap_ros.training.loop import batch_indices, learning_rate
 from momap_ros.training.scenes import TRAINING
 from momap_ros.training.small import (
-    Launch,
     Run,
+    SmallLaunch,
     SmallModel,
     run,
     training_loss,
@@ -139,7 +139,7 @@ def test_the_encoders_steps_leave_the_denoiser_as_it_is(prepared_folder: Path, t
 
 def test_two_steps_run_and_leave_state_and_log(prepared_folder: Path, tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, steps=2)
-    run(0, Launch(prepared_folder, tmp_path, options, workers=1, save_every=1))
+    run(0, SmallLaunch(prepared_folder, tmp_path, options, workers=1, save_every=1))
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 2
     (row,) = csv.DictReader((tmp_path / "log.csv").read_text().splitlines())
@@ -165,7 +165,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(prepared_folder: Path, tm
 
 
 def test_a_finished_run_is_not_trained_further(prepared_folder: Path, tmp_path: Path) -> None:
-    launch = Launch(prepared_folder, tmp_path, dataclasses.replace(OPTIONS, steps=1), workers=1, save_every=1)
+    launch = SmallLaunch(prepared_folder, tmp_path, dataclasses.replace(OPTIONS, steps=1), workers=1, save_every=1)
     run(0, launch)
     before = (tmp_path / "state.pt").read_bytes()
     run(0, launch)
@@ -254,7 +254,7 @@ def test_two_processes_take_one_step_with_their_mean_gradient(
     out = tmp_path / "two"
     out.mkdir()
     options = dataclasses.replace(OPTIONS, steps=1)
-    launch = Launch(prepared_folder, out, options, workers=2, save_every=1)
+    launch = SmallLaunch(prepared_folder, out, options, workers=2, save_every=1)
     torch.multiprocessing.start_processes(run, args=(launch,), nprocs=2, start_method="spawn")
     found = torch.load(out / "state.pt", weights_only=True)["model"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from momap_ros.training.small import Launch, Run, build_parser, given_options, train
+from momap_ros.training.small import Run, SmallLaunch, build_parser, options_of
 from momap_ros.training.small import run as run_process
 from momap_ros.training.steps import SmallTraining
 from momap_ros.training.time_box import MARGIN, TimeBox, fit_steps, steps_per_s
@@ -70,7 +70,7 @@ def test_impossible_boxes_are_refused(minutes: float, share: float) -> None:
 
 def test_a_run_ends_in_time_and_goes_on_with_the_steps_that_it_chose(prepared_folder: Path, tmp_path: Path) -> None:
     box = TimeBox(minutes=0.15, measured_steps=2)
-    run_process(0, Launch(prepared_folder, tmp_path, OPTIONS, workers=1, save_every=1000, box=box))
+    run_process(0, SmallLaunch(prepared_folder, tmp_path, OPTIONS, workers=1, save_every=1000, box=box))
     chosen = json.loads((tmp_path / "options.json").read_text())
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] <= chosen["steps"]
@@ -79,10 +79,5 @@ def test_a_run_ends_in_time_and_goes_on_with_the_steps_that_it_chose(prepared_fo
     with (tmp_path / "log.csv").open(newline="") as file:
         assert int(list(csv.DictReader(file))[-1]["step"]) == state["step"]
     command = ["--data", str(prepared_folder), "--out", str(tmp_path), "--minutes", "1", "--batch-size", "4"]
-    again = given_options(build_parser().parse_args(command))
+    again = options_of(build_parser().parse_args(command))
     assert (again.steps, again.encoder_steps) == (chosen["steps"], chosen["encoder_steps"])
-
-
-def test_several_workers_cannot_measure(prepared_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one worker"):
-        train(Launch(prepared_folder, tmp_path, OPTIONS, workers=2, save_every=1000, box=TimeBox(1)))

@@ -13,7 +13,7 @@ import torch
 from momap_ros.data.prepared import VALIDATION_SPLIT, PreparedSplit
 from momap_ros.data.sample import Sample, write_shard
 from momap_ros.training.prepare import prepare
-from momap_ros.training.small import Launch, Run
+from momap_ros.training.small import Run, SmallLaunch
 from momap_ros.training.small import run as run_process
 from momap_ros.training.steps import SmallTraining
 from momap_ros.training.validation import MOST_SAMPLES, WATCHED, Validation, evenly_spread
@@ -82,7 +82,7 @@ def test_samples_are_spread_over_the_split_with_sentences_and_pure_noise(data: P
 
 def test_a_run_writes_what_it_saw(data: Path, tmp_path: Path) -> None:
     options = SmallTraining(**{**vars(OPTIONS), "steps": 4})
-    run_process(0, Launch(data, tmp_path, options, workers=1, save_every=2))
+    run_process(0, SmallLaunch(data, tmp_path, options, workers=1, save_every=2))
     with (tmp_path / "validation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
