@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a stay on a GPU is good for once scripts/train_on_gpu.sh has trained there: trains on from that run, teaches a
-# student of few steps, tests and measures. Every part has its own limit, and what one leaves is in OUT before the next.
+# student of few steps, trains what the model is compared with, tests and measures. Every part has its own limit, and what one leaves is in OUT before the next.
 #
 #   TRAIN="<as for the run before>" scripts/more_on_gpu.sh
 #
@@ -9,8 +9,10 @@
 #   STEPS=850 ENCODER_STEPS=230   of the run WORK/second, from the weights of WORK/first on the same samples; 115 s on an
 #                       H100. Give --learning-rate and --warmup-steps of its own in TRAIN: the last of two counts
 #   STUDENT=250         steps of the student, of the newest checkpoint
-#   BATCH=512           scenes per step of the student
+#   BATCH=512           scenes per step of the student and of the compared trainings
 #   STUDENT_STEPS=1     denoising steps that it takes; 2 of 4 are the other choice
+#   COMPARE=0           seconds for each of five trainings from random weights, on the same samples in the same order: the
+#                       small model and its four baselines; 90 and what loading takes fill one call of ten minutes
 #   TEST=60             seconds for the test that needs a GPU; pytest must be there
 #   BENCH=90            seconds for momap bench --network
 set -euo pipefail
@@ -19,8 +21,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly WORK="${WORK:-runs/gpu}" OUT="${OUT:-out/gpu}" DEVICE="${DEVICE:-cuda}" LOADERS="${LOADERS:-14}"
 readonly PYTHON="${PYTHON:-python3}" STEPS="${STEPS:-850}" ENCODER_STEPS="${ENCODER_STEPS:-230}"
 readonly STUDENT="${STUDENT:-250}" BATCH="${BATCH:-512}" STUDENT_STEPS="${STUDENT_STEPS:-1}"
-readonly TEST="${TEST:-60}" BENCH="${BENCH:-90}"
-readonly TRAIN="${TRAIN:?expected the options of the run before, as train_on_gpu.sh was given them}"
+readonly TEST="${TEST:-60}" BENCH="${BENCH:-90}" COMPARE="${COMPARE:-0}"
+if ((STEPS > 0)); then : "${TRAIN:?expected the options of the run before, as train_on_gpu.sh was given them}"; fi
 export OMP_NUM_THREADS=1
 mkdir -p "$OUT"
 
@@ -48,6 +50,23 @@ teach() {
     leave student "$WORK/student/checkpoint" "$WORK/student/log.csv"
 }
 
+compare() {
+    local kind out what
+    for kind in small momap-vae general-flow-original general-flow-rollout general-flow-extend; do
+        out="$WORK/compare/$kind"
+        what=(baseline --kind "$kind")
+        if [[ "$kind" == small ]]; then what=(small); fi
+        momap train "${what[@]}" --data "$WORK/prepared" --out "$out" --workers 1 --device "$DEVICE" \
+            --loaders "$LOADERS" --grows --batch-size "$BATCH" --learning-rate 1e-3 --warmup-steps 100 \
+            --minutes "$("$PYTHON" -c "print($COMPARE / 60)")"
+        if [[ "$kind" == small ]]; then
+            momap train export --run "$out" --data "$WORK/prepared" --manifest "$WORK/prepared/manifest.json" \
+                --out "$out/checkpoint"
+        fi
+        leave "compare-$kind" "$out/checkpoint" "$out/log.csv"
+    done
+}
+
 test_it() { timeout "$TEST" "$PYTHON" -m pytest -q -m gpu test/model/test_device.py | tee "$OUT/test.txt"; }
 
 measure() { # it writes anew after every way; the faster ones come first
@@ -73,6 +92,7 @@ try() { # whether it is wanted, part
 try "$STEPS" train_on
 try "$TEST" test_it
 try "$STUDENT" teach
+try "$COMPARE" compare
 try "$BENCH" measure
 if ((${#failed[@]})); then
     echo "more_on_gpu: expected every part to end well, got failures or no time left in: ${failed[*]}" >&2

@@ -1,4 +1,4 @@
-"""Turn a training run into a checkpoint folder: `python -m momap_ros.training.export --help`."""
+"""Turn a training run into a checkpoint folder: `momap train export --help`."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def _training_split(manifest: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m momap_ros.training.export",
+        prog="momap train export",
         description="Write the averaged weights of a run as a checkpoint folder in half precision.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of momap_ros.training.small")
-    parser.add_argument("--data", type=Path, required=True, help="folder of momap_ros.training.prepare")
+    parser.add_argument("--run", type=Path, required=True, help="folder of `momap train small`")
+    parser.add_argument("--data", type=Path, required=True, help="folder of `momap train prepare`")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.json beside the generated shards")
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoint folder, for example momap_ros/weights/small"

@@ -1,4 +1,4 @@
-"""Reduce stored samples to training arrays: `python -m momap_ros.training.prepare --help`."""
+"""Reduce stored samples to training arrays: `momap train prepare --help`."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def functions_of(text: str) -> int | None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m momap_ros.training.prepare",
+        prog="momap train prepare",
         description="Fit the temporal basis on the training split, learn its words and write memory-mapped arrays.",
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of shards, see momap_ros.simulation.generate")
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards, see `momap simulate`")
     parser.add_argument("--out", type=Path, required=True, help="folder for train/, codec/ and vocabulary.json")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument(

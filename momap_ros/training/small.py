@@ -1,4 +1,4 @@
-"""Train the small model: `python -m momap_ros.training.small --help`."""
+"""Train the small model: `momap train small --help`."""
 
 from __future__ import annotations
 
@@ -244,7 +244,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="python -m momap_ros.training.small", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="momap train small",
+        description="Train the small model, scene encoder and diffusion U-Net, on prepared samples. An interrupted "
+        "run, even one that was killed, continues in the same order of samples. What comes out: log.csv, "
+        "validation.csv (losses of the averaged weights on samples learned from and on others), options.json, and "
+        "state.pt, of which `momap train export` makes a checkpoint.",
+        epilog="examples: momap train small --data prepared --out runs/small --steps 6600 --encoder-steps 3000 (80 "
+        "minutes of two cores); with a GPU: --workers 1 --device cuda --loaders 12 --batch-size 512 --minutes 8, or "
+        "scripts/train_on_gpu.sh, which simulates the samples beside it",
+    )
     add_run_options(parser)
     parser.add_argument(
         "--start-from",
