@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -92,8 +91,8 @@ class Objective(Protocol):
         """What a sample is given."""
         ...
 
-    def loss(self, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """The mean loss of a micro-batch, and its parts for the log."""
+    def loss(self, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The mean loss of a micro-batch, and its parts for the log, on the device: to read one waits for a GPU."""
         ...
 
     def finish(self, average: nn.Module, index: ShardIndex, step: int) -> None:
@@ -140,7 +139,7 @@ class DenseRun(TrainingState[nn.Module]):
             )
         )
 
-    def train_step(self, loader: Iterator[DenseBatch]) -> dict[str, float]:
+    def train_step(self, loader: Iterator[DenseBatch]) -> dict[str, torch.Tensor]:
         """One optimizer step; returns the mean parts of the loss."""
         self.optimizer.zero_grad()
         history = []
@@ -154,9 +153,9 @@ class DenseRun(TrainingState[nn.Module]):
         return mean_of(history)
 
 
-def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
+def mean_of(history: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Mean per name."""
-    return {name: float(np.mean([row[name] for row in history])) for name in history[0]}
+    return {name: torch.stack([row[name] for row in history]).mean() for name in history[0]}
 
 
 def run(rank: int, launch: DenseLaunch, options: Any, make: MakeObjective) -> None:  # noqa: ANN401  (any run's options)
@@ -184,7 +183,7 @@ def loop(state: DenseRun, *, name: str) -> None:
             progress.update()
             last = state.step == options.steps
             if state.rank == 0 and (state.step % launch.log_every == 0 or last):
-                means = {name: float(f"{value:.5g}") for name, value in mean_of(history).items()}
+                means = {name: float(f"{float(value):.5g}") for name, value in mean_of(history).items()}
                 row = state.log_row(means, digits=2) | {"peak_memory_mib": peak_memory_mib(launch.device)}
                 state.log(row)
                 progress.set_postfix(loss=row["loss"], per_s=row["samples_per_s"])

@@ -81,7 +81,7 @@ def conditions_of(pipeline: FullMoMapPipeline, batch: DenseBatch) -> torch.Tenso
 
 def full_loss(
     model: FullModel, pipeline: FullMoMapPipeline, batch: DenseBatch, options: FullTraining
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Squared error of what the U-Net predicts, and the absolute one of the logarithm of the duration.
 
     Paper: Sec. 3.3.3; its loss is not described. This is Stable Diffusion's, weighted by what moves; v-prediction after
@@ -107,7 +107,7 @@ def full_loss(
     duration = functional.l1_loss(model.duration_head(text, images).float(), batch.log_duration)
     loss = denoising + options.duration_weight * duration
     parts = {"loss": loss, "denoising": denoising, "duration": duration}
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 class FullObjective:
@@ -139,7 +139,7 @@ class FullObjective:
         """U-Net and duration head."""
         return self.trained
 
-    def loss(self, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `full_loss`."""
         return full_loss(self.trained, self.pipeline, batch, self.options)
 

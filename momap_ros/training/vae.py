@@ -61,7 +61,7 @@ class VaeTraining:
     seed: int = 0
 
 
-def vae_loss(vae: Any, batch: DenseBatch, options: VaeTraining) -> tuple[torch.Tensor, dict[str, float]]:  # noqa: ANN401
+def vae_loss(vae: Any, batch: DenseBatch, options: VaeTraining) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # noqa: ANN401
     """Reconstruction of positions and of displacements, and the latents' divergence.
 
     Paper: Sec. 3.3.2 finetunes the VAE "with MoMap data" and names no loss. Absolute errors and the divergence are
@@ -87,7 +87,7 @@ def vae_loss(vae: Any, batch: DenseBatch, options: VaeTraining) -> tuple[torch.T
         error_m = wrong.norm(dim=2) * batch.scale_m[:, None, None, None]
         moving_mm = 1e3 * (error_m * mask).sum() / (mask.sum() * wrong.shape[1]).clamp(min=1)
     parts = {"loss": loss, "position": position, "motion": motion, "divergence": divergence, "moving_mm": moving_mm}
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ class VaeObjective:
         vae: nn.Module = self.vae
         return vae
 
-    def loss(self, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `vae_loss`."""
         return vae_loss(self.vae, batch, self.options)
 

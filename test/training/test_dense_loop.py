@@ -132,7 +132,8 @@ def test_a_run_keeps_its_options(tmp_path: Path) -> None:
 
 
 def test_parts_of_the_loss_are_averaged() -> None:
-    assert mean_of([{"a": 1.0, "b": 0.0}, {"a": 3.0, "b": 1.0}]) == {"a": 2.0, "b": 0.5}
+    history = [{"a": torch.tensor(a), "b": torch.tensor(b)} for a, b in ((1.0, 0.0), (3.0, 1.0))]
+    assert mean_of(history) == {"a": torch.tensor(2.0), "b": torch.tensor(0.5)}
 
 
 def momap_train(launch: DenseLaunch, *options: str) -> subprocess.Popen[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,10 +70,22 @@ def test_the_loss_is_the_weighted_error_of_the_velocity(measured: Path, shards: 
     moving = batch.moving.unflatten(2, (8, 8)).unflatten(4, (8, 8)).amax(dim=(3, 5))
     weight = 1 + OPTIONS.moving_weight * moving
     expected = float(((velocity.square() * weight).mean(dim=(1, 2, 3)) / weight.mean(dim=(1, 2, 3))).mean())
-    assert parts["denoising"] == pytest.approx(expected, rel=1e-4)
+    assert float(parts["denoising"]) == pytest.approx(expected, rel=1e-4)
     seconds = torch.tensor(2.0).log() - batch.log_duration  # the head begins at two seconds
-    assert parts["duration"] == pytest.approx(float(seconds.abs().mean()), rel=1e-4)
-    assert float(loss.detach()) == pytest.approx(parts["denoising"] + 0.05 * parts["duration"], rel=1e-5)
+    assert float(parts["duration"]) == pytest.approx(float(seconds.abs().mean()), rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(float(parts["denoising"] + 0.05 * parts["duration"]), rel=1e-5)
+
+
+def test_a_loss_is_computed_where_the_model_is(
+    measured: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch's device without memory, which refuses to mix with others like a GPU does."""
+    monkeypatch.setattr(torch, "autocast", lambda *_args, **_options: nullcontext())  # it does not know that device
+    objective = FullObjective(DenseLaunch(measured, shards, "train", tmp_path), OPTIONS, "meta")
+    loss, parts = objective.loss(batch_of(shards).to("meta"))
+    loss.backward()
+    assert {value.device.type for value in parts.values()} == {"meta"}
+    assert all(parameter.grad is not None for parameter in objective.model.parameters())
 
 
 def test_conditions_are_encoded_as_in_the_pipeline(measured: Path, simulated: list[Sample], shards: Path) -> None:

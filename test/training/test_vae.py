@@ -57,18 +57,27 @@ class Perfect:
         return DecoderOutput(sample=self.images + self.offset)
 
 
+def test_a_loss_is_computed_where_the_network_is(tiny_full_checkpoint: Path, shards: Path, tmp_path: Path) -> None:
+    """On torch's device without memory, which refuses to mix with others like a GPU does."""
+    objective = VaeObjective(DenseLaunch(tiny_full_checkpoint, shards, "train", tmp_path), OPTIONS, "meta")
+    loss, parts = objective.loss(batch_of(shards).to("meta"))
+    loss.backward()
+    assert {value.device.type for value in parts.values()} == {"meta"}
+    assert all(parameter.grad is not None for parameter in objective.model.parameters())
+
+
 def test_a_perfect_reconstruction_costs_nothing(shards: Path) -> None:
     batch = batch_of(shards)
     loss, parts = vae_loss(Perfect(), batch, OPTIONS)
     assert float(loss) == 0
     assert set(parts) == {"loss", "position", "motion", "divergence", "moving_mm"}
-    assert parts["moving_mm"] == 0
+    assert float(parts["moving_mm"]) == 0
 
 
 def test_a_shift_costs_positions_but_no_displacement(shards: Path) -> None:
     loss, parts = vae_loss(Perfect(0.25), batch_of(shards), OPTIONS)
-    assert parts["position"] == pytest.approx(0.25, rel=1e-4)
-    assert parts["motion"] == pytest.approx(0, abs=1e-6)
+    assert float(parts["position"]) == pytest.approx(0.25, rel=1e-4)
+    assert float(parts["motion"]) == pytest.approx(0, abs=1e-6)
     assert float(loss) == pytest.approx(0.25, rel=1e-4)
 
 
@@ -78,8 +87,8 @@ def test_a_wrong_step_costs_millimetres_of_what_moves(shards: Path) -> None:
     offset = torch.zeros(150, 1, 1)
     offset[30] = 0.1
     _, parts = vae_loss(Perfect(offset), batch, OPTIONS)
-    assert parts["moving_mm"] == pytest.approx(1e3 * 0.1 * float(batch.scale_m[0]) / 50, rel=1e-3)
-    assert parts["motion"] == pytest.approx(0.1 / 150, rel=1e-3)
+    assert float(parts["moving_mm"]) == pytest.approx(1e3 * 0.1 * float(batch.scale_m[0]) / 50, rel=1e-3)
+    assert float(parts["motion"]) == pytest.approx(0.1 / 150, rel=1e-3)
 
 
 def test_pixels_that_move_weigh_more_and_those_without_depth_nothing(shards: Path) -> None:
@@ -93,7 +102,7 @@ def test_pixels_that_move_weigh_more_and_those_without_depth_nothing(shards: Pat
     for pixels in (moving & ~hole, rest & ~hole, hole):
         offset = torch.zeros(1, 1, 64, 64)
         offset[0, 0, pixels] = 1.0
-        costs.append(vae_loss(Perfect(offset), batch, OPTIONS)[1]["position"] / max(int(pixels.sum()), 1))
+        costs.append(float(vae_loss(Perfect(offset), batch, OPTIONS)[1]["position"]) / max(int(pixels.sum()), 1))
     assert costs[0] == pytest.approx(5 * costs[1], rel=1e-3)
     assert costs[2] == 0
 
