@@ -58,7 +58,7 @@ def start(run: Callable[..., None], launch: Launch[Options]) -> None:
         ValueError: the run began with other options, or several processes shall measure their time.
     """
     if launch.box and launch.workers > 1:
-        raise ValueError(f"minutes: expected one worker, which measures its steps, got {launch.workers}")
+        raise ValueError(f"minutes: expected one worker (--workers 1), which measures its steps, got {launch.workers}")
     launch.out.mkdir(parents=True, exist_ok=True)
     if not launch.box or (launch.out / "options.json").exists():
         keep_options(launch.out, launch.options)
