@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from momap_ros.evaluation.scoring import Thresholds
@@ -23,6 +24,11 @@ PAPER = (
     ("q_acc_4", "q_acc_4 ^", 1.0),
     ("q_acc_16", "q_acc_16 ^", 1.0),
 )
+
+# Told nothing, and learned nothing either.
+UNLEARNED = ("static", "constant velocity")
+# Whom a model is held against, and what the table calls it.
+STANDING = {"models": "best of the models", "static": "better than static", "retrieval": "better than retrieval*"}
 
 
 def look_up(result: Result, *path: str) -> Any:  # noqa: ANN401  (numbers, figures with intervals, or None)
@@ -187,7 +193,50 @@ def _paper_tables(results: Sequence[Result], role: str) -> list[str]:
         *lines,
         f"^ higher is better, v lower. Mean true motion in one step along one axis, mm: {', '.join(steps)}.",
         "",
+        *standing_table(results, role),
     ]
+
+
+def standing_table(results: Sequence[Result], role: str) -> list[str]:
+    """In how many of the paper's eight columns, best of N, each learned model is ahead, and behind whom in the others.
+
+    Args:
+        results: one per split, condition and predictor. Who is told something is a rival apart.
+        role: whose points are scored.
+    """
+    rows = []
+    for result in results:
+        if result["told"] or result["predictor"] in UNLEARNED:
+            continue
+        same = [r for r in results if (r["split"], r["condition"]) == (result["split"], result["condition"])]
+        models = [r for r in same if not r["told"] and r["predictor"] not in (*UNLEARNED, result["predictor"])]
+        rivals = {"models": models} | {r["predictor"]: [r] for r in same}
+        row = {"name": _name(result)}
+        for rival in STANDING:
+            row[rival], row[f"behind {rival}"] = _ahead(result, rivals.get(rival, []), role)
+        rows.append(row)
+    columns: list[tuple[str, Cell]] = [("split, ids, prompt: model", itemgetter("name"))]
+    for rival, heading in STANDING.items():
+        columns += [(heading, itemgetter(rival)), ("but for", itemgetter(f"behind {rival}"))]
+    return ["Ahead in, best of N; lengths count in metres:", "", *table(rows, columns)] if rows else []
+
+
+def _ahead(result: Result, rivals: Sequence[Result], role: str) -> tuple[str, str]:
+    """As "6 of 8": columns in which no rival is better; and the others, with the name of the one that is."""
+    ahead, behind = 0, []
+    for metric, heading, _ in PAPER:
+        path, sign = ("roles", role, metric, "best", "value"), 1 if "^" in heading else -1
+        own = look_up(result, *path)
+        others = {rival["predictor"]: value for rival in rivals if (value := look_up(rival, *path)) is not None}
+        if metric.endswith("_depths") or own is None or not others:
+            continue
+        first = max(others, key=lambda name: sign * others[name])
+        if sign * others[first] > sign * own:
+            behind.append(heading.split()[0] + (f" ({first})" if len(rivals) > 1 else ""))
+        else:
+            ahead += 1
+    count = ahead + len(behind)
+    return (f"{ahead} of {count}" if count else "-"), ", ".join(behind) or "-"
 
 
 def _visibility_table(results: Sequence[Result]) -> list[str]:
