@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from momap_ros.baselines import conditional_vae, general_flow
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
 from momap_ros.model.codec import load_codec
 from momap_ros.training.drive import Course, Launch, add_run_options, drive, given_launch, given_options, start
-from momap_ros.training.loop import TrainingState, process_group
+from momap_ros.training.loop import process_group
 from momap_ros.training.scene_losses import encoder_loss
-from momap_ros.training.steps import DrawnStep, PhasedTraining, draw_step, drawn_ahead, error_map, step_size
+from momap_ros.training.scene_run import SceneRun
+from momap_ros.training.steps import DrawnStep, PhasedTraining, error_map
 from momap_ros.training.time_box import TimeBox, begin
 
 KL_WEIGHTS = {
@@ -59,7 +57,7 @@ class BaselineTraining(PhasedTraining):
         return own if self.kind == "momap-vae" else ("shape", "length", "position", "kl", "duration")
 
 
-class Run(TrainingState[conditional_vae.ConditionalVAE | general_flow.GeneralFlow]):
+class Run(SceneRun[conditional_vae.ConditionalVAE | general_flow.GeneralFlow, BaselineTraining]):
     """The state of a training run: built new or continued from its folder."""
 
     def __init__(
@@ -97,12 +95,8 @@ class Run(TrainingState[conditional_vae.ConditionalVAE | general_flow.GeneralFlo
         }
         self.baseline.save(self.out / "checkpoint", self.average, training)
 
-    def loss(self, drawn: DrawnStep) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss of the model and its parts.
-
-        Args:
-            drawn: scenes and the seed of the noise; there are no noise levels here.
-        """
+    def step_loss(self, drawn: DrawnStep) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of the scene encoder alone in the first steps of MoMap-VAE, else of the whole model."""
         options, model, codec = self.options, self.model, self.baseline.codec
         batch = drawn.batch(codec, self.device)
         # Drawn on the CPU, so that a seed means the same on every device; there is little of it.
@@ -125,31 +119,6 @@ class Run(TrainingState[conditional_vae.ConditionalVAE | general_flow.GeneralFlo
         noise = torch.randn(*flow.queries.cells.shape, model.settings.code_size, generator=generator).to(self.device)
         return general_flow.training_loss(
             model, flow, noise=noise, kl_weight=kl_weight, duration_weight=options.loss_weights.duration
-        )
-
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
-        """One optimizer step; everything random depends on the step and the process alone.
-
-        Args:
-            drawn: what `draw_step` gives for this step, where somebody has drawn it already.
-
-        Returns:
-            Parts of the loss, left on the device: to read one waits for the GPU.
-        """
-        drawn = drawn or draw_step(self.split, self.options, self.step, rank=self.rank, world=self.world)
-        # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
-        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
-            loss, parts = self.loss(drawn)
-            self.optimizer.zero_grad()
-            loss.backward()
-        self.update(step_size(self.step, self.options), self.world)
-        return {name: value.detach() for name, value in parts.items()}
-
-    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
-        """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
-        pinned = self.device.type == "cuda"
-        return drawn_ahead(
-            self.split, self.options, self.step, loaders, rank=self.rank, world=self.world, pinned=pinned
         )
 
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from momap_ros.files import atomic_path
@@ -28,8 +25,9 @@ from momap_ros.model.scene_encoder import SceneEncoding
 from momap_ros.model.schedule import NUM_TIMESTEPS
 from momap_ros.training.batches import Batch
 from momap_ros.training.drive import Course, Launch, drive
-from momap_ros.training.loop import TrainingState, keep_options, learning_rate
-from momap_ros.training.steps import DrawnStep, SmallTraining, draw_step, drawn_ahead, error_map, latent_loss
+from momap_ros.training.loop import keep_options
+from momap_ros.training.scene_run import SceneRun
+from momap_ros.training.steps import DrawnStep, SmallTraining, error_map, latent_loss
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def check_data(teacher: MoMapPipeline, data: Path) -> None:
         )
 
 
-class Run(TrainingState[SmallDenoiser]):
+class Run(SceneRun[SmallDenoiser, Distillation]):
     """The state of a distillation: begun with the teacher's weights, or continued from its folder."""
 
     def __init__(self, teacher: str, data: Path, out: Path, options: Distillation, *, device: str = "cpu") -> None:
@@ -181,35 +179,19 @@ class Run(TrainingState[SmallDenoiser]):
         self.alphas_cumprod = self.teacher.scheduler.alphas_cumprod.to(self.device)
         self.weighing = error_map(self.teacher.codec, options.end_weight).to(self.device)
 
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
-        """One optimizer step; everything random depends on its number and the kind of device alone.
-
-        Args:
-            drawn: what `draw_step` gives for this step, where somebody has drawn it already.
-        """
-        options = self.options
-        drawn = drawn or draw_step(self.split, options, self.step, rank=0, world=1)
+    def step_loss(self, drawn: DrawnStep) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """See `distillation_loss`."""
         batch = drawn.batch(self.teacher.codec, self.device)
-        # As in the small model's training: the fused attention's backward pass is slow on a CPU.
-        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
-            loss, parts = distillation_loss(
-                self.model,
-                self.teacher,
-                batch,
-                noise=drawn.noise(batch, NoiseShares(*options.noise_shares)),
-                timesteps=drawn.timesteps.to(self.device),
-                alphas_cumprod=self.alphas_cumprod,
-                weighing=self.weighing,
-                options=options,
-            )
-            self.optimizer.zero_grad()
-            loss.backward()
-        self.update(learning_rate(self.step, options))
-        return parts
-
-    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
-        """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
-        return drawn_ahead(self.split, self.options, self.step, loaders, pinned=self.device.type == "cuda")
+        return distillation_loss(
+            self.model,
+            self.teacher,
+            batch,
+            noise=drawn.noise(batch, NoiseShares(*self.options.noise_shares)),
+            timesteps=drawn.timesteps.to(self.device),
+            alphas_cumprod=self.alphas_cumprod,
+            weighing=self.weighing,
+            options=self.options,
+        )
 
     def export(self, teacher: str) -> Path:
         """Write the averaged student as a checkpoint in half precision; returns its folder."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 import torch
 from tqdm import tqdm
 
-from momap_ros.training.loop import LoopOptions, keep_options, start_workers
-from momap_ros.training.steps import DrawnStep, PhasedTraining
-from momap_ros.training.time_box import Options, TimeBox, chosen_steps
+from momap_ros.training.loop import keep_options, start_workers
+from momap_ros.training.scene_run import Options, SceneRun
+from momap_ros.training.steps import PhasedTraining
+from momap_ros.training.time_box import TimeBox, chosen_steps
 
 LOG_EVERY = 100
 
@@ -65,33 +66,6 @@ def start(run: Callable[..., None], launch: Launch[Options]) -> None:
     start_workers(run, launch, out=launch.out, workers=launch.workers)
 
 
-class Driven(Protocol):
-    """What is driven."""
-
-    step: int
-
-    @property
-    def options(self) -> LoopOptions:
-        """Of the run."""
-        ...
-
-    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
-        """What steps need."""
-        ...
-
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
-        """One step; parts of its loss, left on the device: to read one waits for a GPU."""
-        ...
-
-    def log_row(self, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """A line of the log."""
-        ...
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Write it."""
-        ...
-
-
 @dataclass(frozen=True)
 class Course:
     """What is told of a run while it goes on.
@@ -109,7 +83,7 @@ class Course:
     writes: bool = True
 
 
-def drive(run: Driven, course: Course, launch: Launch[Any], save: Callable[[], None]) -> None:
+def drive(run: SceneRun[Any, Any], course: Course, launch: Launch[Any], save: Callable[[], None]) -> None:
     """Take the steps that are left.
 
     Args:

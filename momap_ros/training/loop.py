@@ -332,8 +332,20 @@ def forget_rows(path: Path, step: int) -> None:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line to a CSV file; the first one brings its header."""
+    """Add a line to a CSV file; the first one brings its header.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
     new = not path.exists()
+    if not new:
+        with path.open(newline="") as file:
+            header = next(csv.reader(file), [])
+        if header != list(row):
+            raise ValueError(
+                f"{path}: expected the columns {', '.join(row)}, got {', '.join(header)}; another version wrote it: "
+                "move it away"
+            )
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, row)
         if new:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as functional
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from momap_ros.conditioning import BLINDABLE, CONDITION_CHANNELS
 from momap_ros.model.codec import load_codec
@@ -34,17 +31,10 @@ from momap_ros.training.drive import (
     start,
 )
 from momap_ros.training.earlier_weights import start_from
-from momap_ros.training.loop import TrainingState, process_group
+from momap_ros.training.loop import process_group
 from momap_ros.training.scene_losses import encoder_loss, scene_losses, turning_loss
-from momap_ros.training.steps import (
-    DrawnStep,
-    SmallTraining,
-    draw_step,
-    drawn_ahead,
-    error_map,
-    latent_loss,
-    step_size,
-)
+from momap_ros.training.scene_run import SceneRun
+from momap_ros.training.steps import DrawnStep, SmallTraining, error_map, latent_loss
 from momap_ros.training.time_box import TimeBox, begin
 from momap_ros.training.validation import Validation
 
@@ -120,7 +110,7 @@ def training_loss(
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
-class Run(TrainingState[SmallModel]):
+class Run(SceneRun[SmallModel, SmallTraining]):
     """The state of a training run: built new or continued from its folder."""
 
     def __init__(
@@ -159,37 +149,14 @@ class Run(TrainingState[SmallModel]):
             options=self.options,
         )
 
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
-        """One optimizer step; everything random depends on the step, the process and the kind of device alone.
-
-        Args:
-            drawn: what `draw_step` gives for this step, where somebody has drawn it already.
-
-        Returns:
-            Parts of the loss, left on the device: to read one waits for the GPU.
-        """
+    def step_loss(self, drawn: DrawnStep) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of the scene encoder alone in the first steps, then of the whole model."""
         options = self.options
-        drawn = drawn or draw_step(self.split, options, self.step, rank=self.rank, world=self.world)
         if options.dropout:
             torch.manual_seed(drawn.noise_seed)  # the noise of the step has a generator of its own
-        # The fused attention's backward pass is several times slower on a CPU than plain matrix products.
-        with sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext():
-            if self.step < options.encoder_steps:
-                batch = drawn.batch(self.codec, self.device)
-                loss, parts = encoder_loss(self.model.scene_encoder, batch, self.weighing)
-            else:
-                loss, parts = self.loss(self.model, drawn)
-            self.optimizer.zero_grad()
-            loss.backward()
-        self.update(step_size(self.step, options), self.world)
-        return {name: value.detach() for name, value in parts.items()}
-
-    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
-        """What the remaining steps need: drawn by other processes beside a GPU, or None: drawn in the step itself."""
-        pinned = self.device.type == "cuda"
-        return drawn_ahead(
-            self.split, self.options, self.step, loaders, rank=self.rank, world=self.world, pinned=pinned
-        )
+        if self.step >= options.encoder_steps:
+            return self.loss(self.model, drawn)
+        return encoder_loss(self.model.scene_encoder, drawn.batch(self.codec, self.device), self.weighing)
 
 
 def run(rank: int, launch: SmallLaunch) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any
 
 import torch
 
 from momap_ros.training.loop import keep_options
-from momap_ros.training.steps import DrawnStep, PhasedTraining
+from momap_ros.training.scene_run import Options, SceneRun
 
 ENDLESS = 10**9
 WARM_UP_STEPS = 5
@@ -57,31 +55,7 @@ class TimeBox:
         return self.started_s + 60 * self.minutes - time.monotonic()
 
 
-Options = TypeVar("Options", bound=PhasedTraining)
-
-
-class Rehearsed(Protocol[Options]):
-    """What is measured: the run of a model."""
-
-    options: Options
-    out: Path
-    step: int
-    device: torch.device
-
-    def rehearsal(self) -> AbstractContextManager[None]:
-        """While it lasts, steps do not count."""
-        ...
-
-    def steps_ahead(self, loaders: int) -> Iterator[DrawnStep | None]:
-        """What steps need."""
-        ...
-
-    def train_step(self, drawn: DrawnStep | None = None) -> dict[str, torch.Tensor]:
-        """One step."""
-        ...
-
-
-def steps_per_s(run: Rehearsed[Options], loaders: int, count: int, limit_s: float) -> float:
+def steps_per_s(run: SceneRun[Any, Options], loaders: int, count: int, limit_s: float) -> float:
     """Steps per second of a run, after a few that warm up (and compile).
 
     Args:
@@ -107,7 +81,7 @@ def _now_s(device: torch.device) -> float:
     return time.monotonic()
 
 
-def fit_steps(run: Rehearsed[Options], box: TimeBox, loaders: int) -> Options:
+def fit_steps(run: SceneRun[Any, Options], box: TimeBox, loaders: int) -> Options:
     """The run's options with as many steps as fit.
 
     Args:
@@ -139,7 +113,7 @@ def fit_steps(run: Rehearsed[Options], box: TimeBox, loaders: int) -> Options:
     return replace(options, steps=encoder_steps + whole_steps, encoder_steps=encoder_steps)
 
 
-def begin(run: Rehearsed[Options], box: TimeBox | None, loaders: int) -> None:
+def begin(run: SceneRun[Any, Options], box: TimeBox | None, loaders: int) -> None:
     """Choose a run's steps, where it has a time instead of them and has not begun; its folder keeps the choice."""
     if box and not run.step:
         run.options = fit_steps(run, box, loaders)

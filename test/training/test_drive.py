@@ -6,20 +6,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from torch import nn
 
 from momap_ros.training.drive import Course, Launch, add_run_options, drive, given_launch, given_options, mean_of, start
-from momap_ros.training.loop import TrainingState
+from momap_ros.training.scene_run import SceneRun
 from momap_ros.training.steps import PhasedTraining
 from momap_ros.training.time_box import TimeBox
 
 OPTIONS = PhasedTraining(steps=250, batch_size=4, learning_rate=0.1)
 
 
-class Falling(TrainingState[nn.Linear]):
+class Falling(SceneRun[nn.Linear, PhasedTraining]):
     """One weight, whose square is the loss."""
 
     def __init__(self, out: Path, options: PhasedTraining = OPTIONS, seconds: float = 0.0) -> None:
@@ -29,6 +30,9 @@ class Falling(TrainingState[nn.Linear]):
     def steps_ahead(self, loaders: int) -> Iterator[None]:
         self.loaders = loaders
         return (None for _ in range(self.step, self.options.steps))
+
+    def step_loss(self, drawn: object) -> NoReturn:
+        pytest.fail(f"asked for a loss of {drawn}")
 
     def train_step(self, drawn: object = None) -> dict[str, torch.Tensor]:
         assert drawn is None

@@ -103,6 +103,9 @@ def test_rows_share_one_header(tmp_path: Path) -> None:
         append_row(tmp_path / "log.csv", {"step": step, "loss": 0.5})
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert rows == [{"step": "1", "loss": "0.5"}, {"step": "2", "loss": "0.5"}]
+    with pytest.raises(ValueError, match="expected the columns step, kl, got step, loss"):
+        append_row(tmp_path / "log.csv", {"step": 3, "kl": 0.5})
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 
 def test_lines_of_steps_that_are_taken_again_leave_the_log(tmp_path: Path) -> None:
