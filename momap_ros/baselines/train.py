@@ -13,11 +13,11 @@ from momap_ros.baselines import conditional_vae, general_flow
 from momap_ros.baselines.checkpoint import KINDS, Baseline, Widths
 from momap_ros.model.codec import load_codec
 from momap_ros.training.drive import Course, Launch, add_run_options, drive, given_launch, given_options, start
-from momap_ros.training.loop import process_group
+from momap_ros.training.loop import device_of, process_group
 from momap_ros.training.scene_losses import encoder_loss
 from momap_ros.training.scene_run import SceneRun
 from momap_ros.training.steps import DrawnStep, PhasedTraining, error_map
-from momap_ros.training.time_box import TimeBox, begin
+from momap_ros.training.time_box import begin
 
 KL_WEIGHTS = {
     "momap-vae": 1e-3,
@@ -126,7 +126,7 @@ def run(rank: int, launch: Launch[BaselineTraining]) -> None:
     """Train in this process; process 0 writes."""
     torch.set_num_threads(1)
     with process_group(rank, launch.workers, launch.out, launch.device):
-        device = launch.device_of(rank)
+        device = device_of(launch.device, rank)
         state = Run(launch.data, launch.out, launch.options, rank=rank, world=launch.workers, device=device)
         begin(state, launch.box, launch.loaders)
         course = Course(f"train {state.options.kind}", state.options.losses, ("kl",), rank == 0)
@@ -152,11 +152,9 @@ def main() -> int:
     reads = arguments.kind == "momap-vae"
     if arguments.encoder_steps and not reads:
         raise ValueError(f"--encoder-steps: expected 0, {arguments.kind} has no scene encoder; leave the option out")
-    share = arguments.encoder_share if reads else 0.0
-    box = TimeBox(arguments.minutes, share) if arguments.minutes is not None else None
     given = given_options(arguments, BaselineTraining)
     options = BaselineTraining(kl_weight=KL_WEIGHTS[arguments.kind], **given)
-    start(run, Launch(options=options, box=box, **given_launch(arguments)))
+    start(run, Launch(options=options, **given_launch(arguments, has_encoder=reads)))
     return 0
 
 

@@ -142,17 +142,18 @@ def _error_table(results: Sequence[Result]) -> list[str]:
     return [*table(results, columns), "ADE and end errors in mm.", ""]
 
 
+def _beside(result: Result, results: Sequence[Result]) -> list[Result]:
+    """The results on the same split under the same condition, itself included."""
+    return [r for r in results if (r["split"], r["condition"]) == (result["split"], result["condition"])]
+
+
 def classic_table(results: Sequence[Result]) -> list[str]:
     """One row per model, split and condition, its baselines beside it; models are told nothing."""
     rows = []
     for result in results:
         if result["told"] or result["predictor"] == "static":
             continue
-        others = {
-            other["predictor"]: other
-            for other in results
-            if (other["split"], other["condition"]) == (result["split"], result["condition"])
-        }
+        others = {other["predictor"]: other for other in _beside(result, results)}
         rows.append(result | {"others": others})
     best, mean = ("roles", "acted", "ade_m", "best"), ("roles", "acted", "ade_m", "mean")
     columns: list[tuple[str, Cell]] = [
@@ -208,7 +209,7 @@ def standing_table(results: Sequence[Result], role: str) -> list[str]:
     for result in results:
         if result["told"] or result["predictor"] in UNLEARNED:
             continue
-        same = [r for r in results if (r["split"], r["condition"]) == (result["split"], result["condition"])]
+        same = _beside(result, results)
         models = [r for r in same if not r["told"] and r["predictor"] not in (*UNLEARNED, result["predictor"])]
         rivals = {"models": models} | {r["predictor"]: [r] for r in same}
         row = {"name": _name(result)}
@@ -225,10 +226,12 @@ def _ahead(result: Result, rivals: Sequence[Result], role: str) -> tuple[str, st
     """As "6 of 8": columns in which no rival is better; and the others, with the name of the one that is."""
     ahead, behind = 0, []
     for metric, heading, _ in PAPER:
+        if metric.endswith("_depths"):
+            continue
         path, sign = ("roles", role, metric, "best", "value"), 1 if "^" in heading else -1
         own = look_up(result, *path)
         others = {rival["predictor"]: value for rival in rivals if (value := look_up(rival, *path)) is not None}
-        if metric.endswith("_depths") or own is None or not others:
+        if own is None or not others:
             continue
         first = max(others, key=lambda name: sign * others[name])
         if sign * others[first] > sign * own:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
 
 from momap_ros.conditioning import GRID, MAX_INSTANCES, Conditioning, assemble
-from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.scenes import HINT_MODES, DrawnScenes, Drops, draw_scenes
+from momap_ros.training.scenes import HINT_MODES, DrawnScenes
 
 HINT_THRESHOLD_M = 0.02
 
@@ -108,10 +106,3 @@ def complete(scenes: DrawnScenes, codec: TemporalBasisCodec) -> Batch:
     weights = mirror(scenes.weights)[:, None]
     names, log_duration = scenes.slot_names, scenes.duration_s.log()
     return Batch(conditioning, latents, moving, slot_moves, slot_latents, names, weights, log_duration)
-
-
-def make_batch(
-    split: PreparedSplit, indices: np.ndarray, codec: TemporalBasisCodec, *, drops: Drops, rng: np.random.Generator
-) -> Batch:
-    """Draw one batch and complete it; the same generator state gives the same batch."""
-    return complete(draw_scenes(split, indices, drops=drops, rng=rng), codec)

@@ -16,9 +16,11 @@ from tqdm import tqdm
 from momap_ros.data.shard_index import ShardIndex
 from momap_ros.model.device import choose_device, fast_bfloat16
 from momap_ros.training.dense import DenseBatch, DenseBatches, DenseDrops
+from momap_ros.training.drive import logged_mean
 from momap_ros.training.loop import (
     LoopOptions,
     TrainingState,
+    device_of,
     keep_options,
     learning_rate,
     process_group,
@@ -160,7 +162,7 @@ def mean_of(history: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def run(rank: int, launch: DenseLaunch, options: Any, make: MakeObjective) -> None:  # noqa: ANN401  (any run's options)
     """Train in this process; process 0 writes."""
-    device = f"cuda:{rank}" if launch.device == "cuda" else launch.device
+    device = device_of(launch.device, rank)
     if launch.device == "cuda":
         torch.cuda.set_device(rank)
     if launch.processes > 1 and launch.device == "cpu":
@@ -183,7 +185,7 @@ def loop(state: DenseRun, *, name: str) -> None:
             progress.update()
             last = state.step == options.steps
             if state.rank == 0 and (state.step % launch.log_every == 0 or last):
-                means = {name: float(f"{float(value):.5g}") for name, value in mean_of(history).items()}
+                means = {name: logged_mean(history, name) for name in history[0]}
                 row = state.log_row(means, digits=2) | {"peak_memory_mib": peak_memory_mib(launch.device)}
                 state.log(row)
                 progress.set_postfix(loss=row["loss"], per_s=row["samples_per_s"])

@@ -43,10 +43,6 @@ class Launch(Generic[Options]):
     loaders: int = 0
     box: TimeBox | None = None
 
-    def device_of(self, rank: int) -> str:
-        """Of one of the processes."""
-        return f"cuda:{rank}" if self.device == "cuda" else self.device
-
 
 def start(run: Callable[..., None], launch: Launch[Options]) -> None:
     """Call `run(rank, launch)` in processes of their own; the folder says with which options, and a run goes on.
@@ -100,7 +96,7 @@ def drive(run: SceneRun[Any, Any], course: Course, launch: Launch[Any], save: Ca
         progress.update()
         ends = run.step == steps or (box is not None and box.left_s < 0)
         if course.writes and (run.step % LOG_EVERY == 0 or ends):
-            row = run.log_row({name: mean_of(history, name) for name in course.losses})
+            row = run.log_row({name: logged_mean(history, name) for name in course.losses})
             run.log(row)
             progress.set_postfix({name: row[name] for name in course.shown} | {"per_s": row["samples_per_s"]})
             history = []
@@ -111,7 +107,7 @@ def drive(run: SceneRun[Any, Any], course: Course, launch: Launch[Any], save: Ca
     progress.close()
 
 
-def mean_of(history: Sequence[Mapping[str, torch.Tensor]], name: str) -> float | str:
+def logged_mean(history: Sequence[Mapping[str, torch.Tensor]], name: str) -> float | str:
     """Mean of one part of the loss over the steps that had it, to five digits; "" where none had."""
     values = [parts[name] for parts in history if name in parts]
     return float(f"{float(torch.stack(values).mean()):.5g}") if values else ""
@@ -171,7 +167,14 @@ def given_options(arguments: argparse.Namespace, options: type[PhasedTraining]) 
     return given | (chosen_steps(arguments.out) if arguments.minutes is not None else {})
 
 
-def given_launch(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Where and how a run happens, without its time: fields of a `Launch`."""
+def given_launch(arguments: argparse.Namespace, *, has_encoder: bool = True) -> dict[str, Any]:
+    """Where and how a run happens: fields of a `Launch`.
+
+    Args:
+        arguments: of a parser with `add_run_options`.
+        has_encoder: whether a share of the time is the scene encoder's.
+    """
+    share = arguments.encoder_share if has_encoder else 0.0
+    box = TimeBox(arguments.minutes, share) if arguments.minutes is not None else None
     names = ("data", "workers", "save_every", "device", "loaders")
-    return {name: getattr(arguments, name) for name in names} | {"out": arguments.out.absolute()}
+    return {name: getattr(arguments, name) for name in names} | {"out": arguments.out.absolute(), "box": box}

@@ -257,6 +257,11 @@ class TrainingState(Generic[Model]):
         append_row(self.out / name, row)
 
 
+def device_of(device: str, rank: int) -> str:
+    """Of one of the processes of a run: a GPU each, or the CPU."""
+    return f"cuda:{rank}" if device == "cuda" else device
+
+
 @contextmanager
 def process_group(rank: int, world: int, out: Path, device: str = "cpu") -> Iterator[None]:
     """While it lasts, the processes of a run can talk to each other; they end it together."""

@@ -31,11 +31,11 @@ from momap_ros.training.drive import (
     start,
 )
 from momap_ros.training.earlier_weights import start_from
-from momap_ros.training.loop import process_group
+from momap_ros.training.loop import device_of, process_group
 from momap_ros.training.scene_losses import encoder_loss, scene_losses, turning_loss
 from momap_ros.training.scene_run import SceneRun
 from momap_ros.training.steps import DrawnStep, SmallTraining, error_map, latent_loss
-from momap_ros.training.time_box import TimeBox, begin
+from momap_ros.training.time_box import begin
 from momap_ros.training.validation import Validation
 
 LOSSES = ("latent", "mask", "instance", "naming", "motion", "duration", "turning", "expected_turn")
@@ -163,7 +163,7 @@ def run(rank: int, launch: SmallLaunch) -> None:
     """Train in this process; process 0 writes."""
     torch.set_num_threads(1)
     with process_group(rank, launch.workers, launch.out, launch.device):
-        device = launch.device_of(rank)
+        device = device_of(launch.device, rank)
         state = Run(launch.data, launch.out, launch.options, rank=rank, world=launch.workers, device=device)
         if launch.compiled:
             state.model.scene_encoder.compile()
@@ -246,9 +246,7 @@ def options_of(arguments: argparse.Namespace) -> SmallTraining:
 def main() -> int:
     """Command line."""
     arguments = build_parser().parse_args()
-    box = TimeBox(arguments.minutes, arguments.encoder_share) if arguments.minutes is not None else None
-    options, how = options_of(arguments), given_launch(arguments)
-    train(SmallLaunch(options=options, box=box, compiled=arguments.compile, **how))
+    train(SmallLaunch(options=options_of(arguments), compiled=arguments.compile, **given_launch(arguments)))
     return 0
 
 

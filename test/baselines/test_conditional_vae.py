@@ -19,8 +19,8 @@ from momap_ros.baselines.conditional_vae import (
 )
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import Batch, make_batch
-from momap_ros.training.scenes import TRAINING
+from momap_ros.training.batches import Batch, complete
+from momap_ros.training.scenes import TRAINING, draw_scenes
 
 HEADS = LossWeights()
 ONES = torch.eye(30)
@@ -37,7 +37,7 @@ def codec(prepared_folder: Path) -> TemporalBasisCodec:
 @pytest.fixture(scope="module")
 def batch(prepared_folder: Path, codec: TemporalBasisCodec) -> Batch:
     split = PreparedSplit.open(prepared_folder / "train")
-    return make_batch(split, np.arange(6), codec, drops=TRAINING, rng=np.random.default_rng(0))
+    return complete(draw_scenes(split, np.arange(6), drops=TRAINING, rng=np.random.default_rng(0)), codec)
 
 
 def new_model(codec: TemporalBasisCodec) -> ConditionalVAE:

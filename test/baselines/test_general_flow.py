@@ -23,8 +23,8 @@ from momap_ros.baselines.general_flow import (
 from momap_ros.conditioning import MAX_WORDS
 from momap_ros.data.prepared import PreparedSplit, sample_cells
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import Batch, make_batch
-from momap_ros.training.scenes import Drops
+from momap_ros.training.batches import Batch, complete
+from momap_ros.training.scenes import Drops, draw_scenes
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
@@ -45,7 +45,7 @@ def codec(prepared_folder: Path) -> TemporalBasisCodec:
 def scenes(prepared_folder: Path, codec: TemporalBasisCodec) -> tuple[Batch, torch.Tensor]:
     """Four scenes without faults, and their scale in metres."""
     split, indices = PreparedSplit.open(prepared_folder / "train"), np.arange(4)
-    batch = make_batch(split, indices, codec, drops=CLEAN, rng=np.random.default_rng(0))
+    batch = complete(draw_scenes(split, indices, drops=CLEAN, rng=np.random.default_rng(0)), codec)
     return batch, torch.from_numpy(np.array(split.scale_m[indices]))
 
 

@@ -12,8 +12,8 @@ import torch
 from momap_ros.conditioning import HASH_BUCKETS, MAX_INSTANCES
 from momap_ros.data.prepared import PreparedSplit, sample_cells
 from momap_ros.model.codec import TemporalBasisCodec
-from momap_ros.training.batches import HINT_THRESHOLD_M, Batch, make_batch
-from momap_ros.training.scenes import TRAINING, Drops
+from momap_ros.training.batches import HINT_THRESHOLD_M, Batch, complete
+from momap_ros.training.scenes import TRAINING, Drops, draw_scenes
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
@@ -37,7 +37,7 @@ def codec(prepared_folder: Path) -> TemporalBasisCodec:
 
 
 def drawn(split: PreparedSplit, codec: TemporalBasisCodec, drops: Drops, seed: int = 0) -> Batch:
-    return make_batch(split, ALL, codec, drops=drops, rng=np.random.default_rng(seed))
+    return complete(draw_scenes(split, ALL, drops=drops, rng=np.random.default_rng(seed)), codec)
 
 
 def assert_equal_batches(first: Batch, second: Batch) -> None:

@@ -12,7 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from momap_ros.training.drive import Course, Launch, add_run_options, drive, given_launch, given_options, mean_of, start
+from momap_ros.training.drive import (
+    Course,
+    Launch,
+    add_run_options,
+    drive,
+    given_launch,
+    given_options,
+    logged_mean,
+    start,
+)
+from momap_ros.training.loop import device_of
 from momap_ros.training.scene_run import SceneRun
 from momap_ros.training.steps import PhasedTraining
 from momap_ros.training.time_box import TimeBox
@@ -83,7 +93,11 @@ def test_a_run_whose_time_is_up_ends_with_what_it_has(tmp_path: Path) -> None:
 
 def test_parts_are_averaged_over_the_steps_that_had_them() -> None:
     history = [{"one": torch.tensor(1.0)}, {"one": torch.tensor(2.0), "two": torch.tensor(1 / 3)}]
-    assert (mean_of(history, "one"), mean_of(history, "two"), mean_of(history, "three")) == (1.5, 0.33333, "")
+    assert (logged_mean(history, "one"), logged_mean(history, "two"), logged_mean(history, "three")) == (
+        1.5,
+        0.33333,
+        "",
+    )
 
 
 def test_several_workers_cannot_measure(tmp_path: Path) -> None:
@@ -99,6 +113,6 @@ def test_a_command_line_has_the_defaults_of_the_options(tmp_path: Path) -> None:
     assert PhasedTraining(**given_options(arguments, PhasedTraining)) == PhasedTraining(steps=7)
     made = Launch(options=PhasedTraining(7), **given_launch(arguments))
     assert made == Launch(Path("here"), tmp_path, PhasedTraining(7), workers=2, save_every=250)
-    assert (made.device_of(1), replace(made, device="cuda").device_of(1)) == ("cpu", "cuda:1")
+    assert (device_of("cpu", 1), device_of("cuda", 1)) == ("cpu", "cuda:1")
     with pytest.raises(SystemExit):
         parser.parse_args(["--data", "here", "--out", "there", "--steps", "7", "--minutes", "1"])

@@ -11,16 +11,16 @@ from momap_ros.conditioning import GRID
 from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
 from momap_ros.model.noise import InstanceFrames
-from momap_ros.training.batches import make_batch
+from momap_ros.training.batches import complete
 from momap_ros.training.scene_losses import SMALLEST_RADIUS, expected_motion_loss, naming_loss, turning_loss
-from momap_ros.training.scenes import TRAINING, Drops
+from momap_ros.training.scenes import TRAINING, Drops, draw_scenes
 from momap_ros.training.steps import END_SCALES
 
 
 def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:
     """Errors of 2 on every moving and 1 on every resting instance: (4 + 1) / 2, however many there are of each."""
     codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
-    batch = make_batch(split, np.arange(12), codec, drops=TRAINING, rng=np.random.default_rng(0))
+    batch = complete(draw_scenes(split, np.arange(12), drops=TRAINING, rng=np.random.default_rng(0)), codec)
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
     assert 0 < int(batch.slot_moves[known].sum()) != int((1 - batch.slot_moves[known]).sum())
@@ -44,7 +44,7 @@ def test_a_turn_counts_by_the_size_of_what_turns(prepared_folder: Path) -> None:
     """Cells that are wrong by an angle times their offset: the same error whatever the size; a shift is none."""
     codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
     exact = Drops(text=1.0, hints="none", faults=False)
-    batch = make_batch(split, np.arange(12), codec, drops=exact, rng=np.random.default_rng(0))
+    batch = complete(draw_scenes(split, np.arange(12), drops=exact, rng=np.random.default_rng(0)), codec)
     channels = codec.latent_channels
     frames = InstanceFrames.of(batch.conditioning)
     of_cell = frames.radius.gather(1, frames.slots)

@@ -18,10 +18,10 @@ from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.prediction import PREDICTIONS
 from momap_ros.training import loop
-from momap_ros.training.batches import Batch, make_batch
+from momap_ros.training.batches import Batch, complete
 from momap_ros.training.earlier_weights import start_from
 from momap_ros.training.loop import batch_indices, learning_rate
-from momap_ros.training.scenes import TRAINING
+from momap_ros.training.scenes import TRAINING, draw_scenes
 from momap_ros.training.small import (
     Run,
     SmallLaunch,
@@ -68,7 +68,7 @@ def test_the_encoders_steps_have_a_cosine_of_their_own() -> None:
 def batch_of(data: Path, count: int = 4) -> tuple[Batch, TemporalBasisCodec]:
     codec = TemporalBasisCodec.from_pretrained(data / "codec", local_files_only=True, low_cpu_mem_usage=False)
     split = PreparedSplit.open(data / "train")
-    return make_batch(split, np.arange(count), codec, drops=TRAINING, rng=np.random.default_rng(0)), codec
+    return complete(draw_scenes(split, np.arange(count), drops=TRAINING, rng=np.random.default_rng(0)), codec), codec
 
 
 def loss_of(run_state: Run, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
