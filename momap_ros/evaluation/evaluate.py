@@ -73,6 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-prompt", action="store_true", help="leave the sentence out")
     parser.add_argument("--hints", action="store_true", help="give the true direction of every instance")
     parser.add_argument("--num-hypotheses", type=int, default=10, metavar="N", help="draws (default: 10)")
+    parser.add_argument(
+        "--draws",
+        type=int,
+        metavar="M",
+        help="ours draws so many futures and gives the means of N groups of them (default: it draws N)",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="first samples of each split, to whole episodes")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: 2)")
     limits = parser.add_argument_group("thresholds of the metrics")
@@ -107,7 +113,8 @@ def main() -> int:
         covered_path_m=given.covered_path_mm / 1e3,
     )
     num_steps = len(next(iterate_samples(given.data, given.splits[0])).motion_t_from_0)
-    entrants = build_entrants(given.predictors, given.checkpoint, given.steps, data=given.data, num_steps=num_steps)
+    drawn = {"num_steps": num_steps, "num_draws": given.draws or 0}
+    entrants = build_entrants(given.predictors, given.checkpoint, given.steps, data=given.data, **drawn)
     plan = Plan(given.data, given.out, entrants, given.limit, given.workers)
     settings = {
         "command": _command(given),
@@ -134,7 +141,7 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is loaded."""
     if given.out.suffix == ".json" or given.out.is_file():
         parser.error(f"--out: expected a folder, got {given.out}; the report is written into it")
-    for name in ("limit", "workers", "num_hypotheses", "neighbours"):
+    for name in ("limit", "workers", "num_hypotheses", "draws", "neighbours"):
         value = getattr(given, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')}: expected a whole number from 1 on, got {value}")

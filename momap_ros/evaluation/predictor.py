@@ -116,6 +116,8 @@ class MoMapPredictor:
         name: of its row.
         told: nothing.
         projected: on one motion per instance; False: every pixel moves as its instance's nearest cell was drawn.
+        num_draws: futures drawn, of which as many groups as futures are wanted are made, see `momap_ros.model.groups`;
+            0 = the wanted ones alone.
     """
 
     checkpoint: str = "small"
@@ -123,20 +125,24 @@ class MoMapPredictor:
     name: str = "ours"
     told: str = ""
     projected: bool = True
+    num_draws: int = 0
 
     def __call__(self, scene: Scene, *, num_hypotheses: int, seed: int) -> MoMapPrediction:
         """Draw futures with the noise of the seed."""
         import torch
+
+        from momap_ros.model.groups import grouped
 
         output = self.pipeline(
             scene.frame,
             scene.instances,
             scene.prompt,
             hints=scene.hints,
-            num_hypotheses=num_hypotheses,
+            num_hypotheses=max(num_hypotheses, self.num_draws),
             num_inference_steps=self.num_inference_steps,
             generator=torch.Generator().manual_seed(seed),
         )
+        output, _ = grouped(output, num_hypotheses)
         if not self.projected:  # as what moves in parts is read
             output = replace(output, articulated=torch.ones_like(output.articulated))
         return MoMapPrediction(output)

@@ -28,7 +28,7 @@ _SKILL_SAMPLES, _SKILL_STRIDE = 6000, 3  # every third: about one view of an epi
 
 
 def build_entrants(
-    names: Iterable[str], checkpoint: str, steps: Sequence[int], *, data: Path, num_steps: int
+    names: Iterable[str], checkpoint: str, steps: Sequence[int], *, data: Path, num_steps: int, num_draws: int = 0
 ) -> list[Entrant]:
     """The predictors that were asked for.
 
@@ -38,6 +38,7 @@ def build_entrants(
         steps: numbers of denoising steps of "ours".
         data: folder with train shards, for those that learn from them.
         num_steps: T of the samples.
+        num_draws: futures that "ours" draws and groups; 0 = the wanted ones alone.
 
     Raises:
         ValueError: a name is unknown, or two predictors have the same.
@@ -57,9 +58,11 @@ def build_entrants(
             weights = _files_digest(find_checkpoint(checkpoint))
             projected = name == "ours"
             called, mark = ("ours", "") if projected else ("ours without projection", ", no projection")
+            if num_draws:
+                called, mark = f"{called}, {num_draws} draws", f", {num_draws} draws grouped{mark}"
             for count in steps:
                 title = f"{called}, {count} step{'s' if count > 1 else ''}"
-                predictor = MoMapPredictor(checkpoint, count, title, projected=projected)
+                predictor = MoMapPredictor(checkpoint, count, title, projected=projected, num_draws=num_draws)
                 entrants.append(Entrant(predictor, f"weights {weights}, {count} steps{mark}"))
         elif name in ("skill_mean", "retrieval"):
             motions = skill_motions()

@@ -13,21 +13,22 @@ from momap_ros.training.steps import END_SCALES, squared_error
 
 TURNING_CELLS = 6  # fewer do not tell a turn from noise
 SMALLEST_RADIUS = 0.02  # scene scales, of an instance whose turn counts in full
+SMALLEST_WAY = 0.05  # root of a squared error, below which motions and their errors no longer count by their size
 
 
 def encoder_loss(
-    encoder: SceneEncoder, batch: Batch, weighing: torch.Tensor
+    encoder: SceneEncoder, batch: Batch, weighing: torch.Tensor, *, by_length: bool = False
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss of the steps that train the scene encoder alone, and its parts."""
     with torch.autocast(batch.latents.device.type, torch.bfloat16):
         scene = encoder(batch.conditioning)
-    parts = scene_losses(scene, batch, weighing, turns=encoder.turning is not None)
+    parts = scene_losses(scene, batch, weighing, turns=encoder.turning is not None, by_length=by_length)
     shares = {"instance": 1.0, "motion": 1.0, "naming": 0.3, "duration": 0.1, "expected_turn": 1.0}
     return torch.stack([shares[name] * value for name, value in parts.items()]).sum(), parts
 
 
 def scene_losses(
-    scene: SceneEncoding, batch: Batch, weighing: torch.Tensor, *, turns: bool = False
+    scene: SceneEncoding, batch: Batch, weighing: torch.Tensor, *, turns: bool = False, by_length: bool = False
 ) -> dict[str, torch.Tensor]:
     """What instances are called, which of them moves, how it is expected to, for how long: what needs no denoiser.
 
@@ -36,6 +37,7 @@ def scene_losses(
         batch: the truth.
         weighing: (C, C + 3), see `error_map`.
         turns: also how instances are expected to turn; of an encoder that expects that.
+        by_length: errors of expected motions count by their length, see `expected_motion_loss`.
     """
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
@@ -44,7 +46,7 @@ def scene_losses(
             scene.moving_logits.float(), batch.slot_moves, weight=known / known.sum().clamp(min=1), reduction="sum"
         ),
         "naming": naming_loss(scene.names.float(), batch.slot_names),
-        "motion": expected_motion_loss(scene.motion.float(), batch, known, weighing),
+        "motion": expected_motion_loss(scene.motion.float(), batch, known, weighing, by_length=by_length),
         "duration": functional.l1_loss(scene.log_duration.float(), batch.log_duration),
     }
     if turns:
@@ -68,22 +70,50 @@ def naming_loss(names: torch.Tensor, slot_names: torch.Tensor) -> torch.Tensor:
 
 
 def expected_motion_loss(
-    motion: torch.Tensor, batch: Batch, known: torch.Tensor, weighing: torch.Tensor
+    motion: torch.Tensor, batch: Batch, known: torch.Tensor, weighing: torch.Tensor, *, by_length: bool = False
 ) -> torch.Tensor:
-    """Squared error of the instances' mean latents: those that move weigh as much as those that do not.
+    """Error of the instances' mean latents: those that move weigh as much as those that do not.
+
+    Squared, it teaches the mean of what could happen, and what is carried across the table outweighs a door or a
+    drawer tenfold. The error itself teaches a median, and counts every millimetre alike, as evaluation does.
 
     Args:
         motion: (B, MAX_INSTANCES, C) predicted.
         batch: the truth.
         known: (B, MAX_INSTANCES) bool, slots that own a cell.
         weighing: (C, C + 3), see `error_map`.
+        by_length: the error itself instead of its square; the square below SMALLEST_WAY.
     """
     error = squared_error(motion - batch.slot_latents, weighing)
+    if by_length:
+        error = (error + SMALLEST_WAY**2).sqrt() - SMALLEST_WAY
     moves = known & (batch.slot_moves > 0)
     still = known & (batch.slot_moves == 0)
     of_moving = (error * moves).sum() / moves.sum().clamp(min=1)
     of_still = (error * still).sum() / still.sum().clamp(min=1)
     return torch.as_tensor((of_moving + of_still) / 2)
+
+
+def weighed_by_length(
+    weights: torch.Tensor, motion: torch.Tensor, batch: Batch, weighing: torch.Tensor
+) -> torch.Tensor:
+    """Loss weights of cells, divided by how far the instances that move are expected to go.
+
+    Squares of errors grow with the square of a motion; divided by its length, they grow with that. It is the expected
+    length that divides: by the true one, short motions would be drawn too often where both are possible.
+
+    Args:
+        weights: (B, 1, 32, 32) of a `Batch`.
+        motion: (B, MAX_INSTANCES, C) expected.
+        batch: the truth.
+        weighing: (C, C + 3), see `error_map`.
+
+    Returns:
+        (B, 1, 32, 32), without a gradient.
+    """
+    way = (squared_error(motion.detach(), weighing) + SMALLEST_WAY**2).sqrt()
+    divisor = torch.where(batch.slot_moves > 0, way, torch.ones_like(way))
+    return weights / divisor.gather(1, batch.conditioning.slots.flatten(1)).view_as(weights)
 
 
 def turning_loss(error: torch.Tensor, batch: Batch, weighing: torch.Tensor) -> torch.Tensor:

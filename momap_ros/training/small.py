@@ -32,7 +32,7 @@ from momap_ros.training.drive import (
 )
 from momap_ros.training.earlier_weights import start_from
 from momap_ros.training.loop import device_of, process_group
-from momap_ros.training.scene_losses import encoder_loss, scene_losses, turning_loss
+from momap_ros.training.scene_losses import encoder_loss, scene_losses, turning_loss, weighed_by_length
 from momap_ros.training.scene_run import SceneRun
 from momap_ros.training.steps import DrawnStep, SmallTraining, error_map, latent_loss
 from momap_ros.training.time_box import begin
@@ -100,9 +100,14 @@ def training_loss(
         scene = model.scene_encoder(batch.conditioning)
         output, moving_logits = model.denoiser(noisy, timesteps, scene)
     error = output.float() - target_of(batch.latents, noise, alpha, options.prediction)
-    latent = latent_loss(error, batch.weights, weighing)
+    weights = batch.weights
+    if options.by_length:
+        weights = weighed_by_length(weights, scene.motion.float(), batch, weighing)
+    latent = latent_loss(error, weights, weighing)
     mask = functional.binary_cross_entropy_with_logits(moving_logits.float(), batch.moving, batch.weights[:, 0])
-    parts = {"mask": mask} | scene_losses(scene, batch, weighing, turns=options.expects_turns)
+    parts = {"mask": mask} | scene_losses(
+        scene, batch, weighing, turns=options.expects_turns, by_length=options.by_length
+    )
     if options.turning_weight:
         parts["turning"] = turning_loss(error, batch, weighing)
     loss = latent + sum(getattr(options, f"{name}_weight") * value for name, value in parts.items())
@@ -156,7 +161,8 @@ class Run(SceneRun[SmallModel, SmallTraining]):
             torch.manual_seed(drawn.noise_seed)  # the noise of the step has a generator of its own
         if self.step >= options.encoder_steps:
             return self.loss(self.model, drawn)
-        return encoder_loss(self.model.scene_encoder, drawn.batch(self.codec, self.device), self.weighing)
+        batch = drawn.batch(self.codec, self.device)
+        return encoder_loss(self.model.scene_encoder, batch, self.weighing, by_length=options.by_length)
 
 
 def run(rank: int, launch: SmallLaunch) -> None:
@@ -204,6 +210,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="what the denoiser predicts: clean latents (sample, the default), noise (epsilon), v or flow",
     )
     parser.add_argument("--expects-turns", action="store_true", help="the scene encoder says how instances turn, too")
+    parser.add_argument(
+        "--by-length",
+        action="store_true",
+        help="errors count by the length of a motion and not by its square: what goes a short way is learned as well",
+    )
     parser.add_argument(
         "--blind-to", nargs="+", choices=list(BLINDABLE), default=[], help="conditions that the model never sees"
     )

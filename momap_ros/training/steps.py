@@ -82,6 +82,8 @@ class SmallTraining(PhasedTraining):
         turning_weight: of the loss of how instances turn, see `scene_losses.turning_loss`.
         expects_turns: the scene encoder expects turns, see `momap_ros.model.turning`.
         expected_turn_weight: of the loss of the turns that it expects.
+        by_length: errors count by the length of a motion and not by its square, see `scene_losses.expected_motion_loss`
+            and `scene_losses.weighed_by_length`.
         start_from: run or checkpoint folder whose weights the run begins with; "" = random ones.
         prediction: what the denoiser predicts and its squared error is taken of, see `momap_ros.model.prediction`.
         blind_to: conditions that the model never sees, of `momap_ros.conditioning.BLINDABLE`.
@@ -102,6 +104,7 @@ class SmallTraining(PhasedTraining):
     turning_weight: float = 0.0
     expects_turns: bool = False
     expected_turn_weight: float = 0.1
+    by_length: bool = False
     start_from: str = ""
     prediction: str = "sample"
     blind_to: tuple[str, ...] = ()
