@@ -72,24 +72,47 @@ def test_one_hypothesis_and_no_points_are_legitimate() -> None:
     assert published.positions.shape == (1, 0, 6, 3)
 
 
-def test_the_first_hypotheses_are_published() -> None:
-    config = ForecastConfig(published_hypotheses=2)
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_the_first_hypothesis_or_all_are_published_as_they_were_drawn(count: int) -> None:
+    config = ForecastConfig(published_hypotheses=count)
     published = published_trajectories(forecast_of(futures([0.2, 0.1, 5.0])), config)
-    np.testing.assert_allclose(published.positions[:, 3, -1], [[0.2, 3.0, 0.0], [0.1, 3.0, 0.0]], rtol=1e-6)
+    ends = [[0.2, 3.0, 0.0], [0.1, 3.0, 0.0], [5.0, 3.0, 0.0]][:count]
+    np.testing.assert_allclose(published.positions[:, 3, -1], ends, rtol=1e-6)
     assert published.confidence is not None
-    np.testing.assert_allclose(published.confidence[:, 0], [0.2, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(published.confidence[:, 0], [0.2, 0.1, 5.0][:count], rtol=1e-6)
     assert (published.stamp_ns, published.frame_id, published.step_s) == (9, "optical", 0.2)
 
 
-def test_dense_publishes_every_pixel_with_depth(tiny_checkpoint: Path) -> None:
-    pytest.importorskip("torch", reason="needs the model's requirements")
+def box_on_a_wall() -> tuple[RGBDFrame, InstanceMap]:
     depth_m = np.full((60, 80), 0.8, np.float32)
     depth_m[20:40, 30:50], depth_m[:2] = 0.7, np.nan
     ids = np.zeros((60, 80), np.int32)
     ids[20:40, 30:50] = 3
     frame = RGBDFrame(np.zeros((60, 80, 3), np.uint8), depth_m, PinholeCamera(80, 60, 70.0, 70.0, 39.5, 29.5))
-    config = ForecastConfig(checkpoint=str(tiny_checkpoint), num_hypotheses=3, published_hypotheses=2, dense=True)
-    forecast = Forecaster(config, ObjectMotionConfig())(frame, InstanceMap(ids))
+    return frame, InstanceMap(ids)
+
+
+def test_some_of_many_futures_are_the_first_and_means_of_groups_of_the_others(tiny_checkpoint: Path) -> None:
+    pytest.importorskip("torch", reason="needs the model's requirements")
+    from momap_ros.model.groups import first_and_others
+
+    config = ForecastConfig(checkpoint=str(tiny_checkpoint), num_hypotheses=8, published_hypotheses=3)
+    forecast = Forecaster(config, ObjectMotionConfig())(*box_on_a_wall())
+    published = published_trajectories(forecast, config)
+    drawn = forecast.trajectories
+    np.testing.assert_allclose(published.positions[0], drawn.positions[0], atol=1e-5)
+    expected = first_and_others(forecast.output, 3).trajectories(drawn.pixels)
+    np.testing.assert_array_equal(published.positions, expected.positions)
+    np.testing.assert_array_equal(published.object_ids, drawn.object_ids)
+    assert (published.num_hypotheses, published.stamp_ns) == (3, drawn.stamp_ns)
+
+
+def test_dense_publishes_every_pixel_with_depth(tiny_checkpoint: Path) -> None:
+    pytest.importorskip("torch", reason="needs the model's requirements")
+    frame, instances = box_on_a_wall()
+    ids = instances.ids
+    config = ForecastConfig(checkpoint=str(tiny_checkpoint), num_hypotheses=2, published_hypotheses=2, dense=True)
+    forecast = Forecaster(config, ObjectMotionConfig())(frame, instances)
     published = published_trajectories(forecast, config)
     assert published.positions.shape == (2, 58 * 80, 50, 3)
     np.testing.assert_array_equal(published.object_ids, ids[2:].ravel())

@@ -176,6 +176,7 @@ def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--out", "report.json"], "--out: expected a folder, got report.json"),
         (["--out", "out", "--limit", "0"], "--limit: expected a whole number from 1 on, got 0"),
+        (["--out", "out", "--draws", "0"], "--draws: expected a whole number from 1 on, got 0"),
         (["--out", "out", "--steps", "4", "0"], "--steps: expected whole numbers from 1 on"),
     ],
 )

@@ -81,3 +81,14 @@ def test_the_projection_is_part_of_the_identity(data: Path, tiny_checkpoint: Pat
     first, second = build_entrants(names, str(tiny_checkpoint), [4], data=data, num_steps=STEPS)
     assert first.identity != second.identity
     assert first.identity.endswith(", 4 steps")  # as in rows that were scored before there was a choice
+
+
+def test_draws_that_are_grouped_are_part_of_name_and_identity(data: Path, tiny_checkpoint: Path) -> None:
+    names, folder = ["ours", "ours+no-projection"], str(tiny_checkpoint)
+    found = build_entrants(names, folder, [4], data=data, num_steps=STEPS, num_draws=60)
+    assert [entrant.predictor.name for entrant in found] == [
+        "ours, 60 draws, 4 steps",
+        "ours without projection, 60 draws, 4 steps",
+    ]
+    plain = build_entrants(names, folder, [4], data=data, num_steps=STEPS)
+    assert len({entrant.identity for entrant in (*found, *plain)}) == 4

@@ -12,7 +12,14 @@ from momap_ros.data.prepared import PreparedSplit
 from momap_ros.model.codec import load_codec
 from momap_ros.model.noise import InstanceFrames
 from momap_ros.training.batches import complete
-from momap_ros.training.scene_losses import SMALLEST_RADIUS, expected_motion_loss, naming_loss, turning_loss
+from momap_ros.training.scene_losses import (
+    SMALLEST_RADIUS,
+    SMALLEST_WAY,
+    expected_motion_loss,
+    naming_loss,
+    turning_loss,
+    weighed_by_length,
+)
 from momap_ros.training.scenes import TRAINING, Drops, draw_scenes
 from momap_ros.training.steps import END_SCALES
 
@@ -27,6 +34,41 @@ def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepare
     predicted = batch.slot_latents + 1 + batch.slot_moves[..., None]
     loss = expected_motion_loss(predicted, batch, known, torch.eye(codec.latent_channels))
     assert float(loss) == pytest.approx(2.5, rel=1e-5)
+
+
+def test_errors_count_by_their_length_where_that_is_asked_for(prepared_folder: Path) -> None:
+    """Errors of 2 and 1: (2 + 1) / 2 instead of (4 + 1) / 2, less what the smooth beginning of the root takes."""
+    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
+    batch = complete(draw_scenes(split, np.arange(12), drops=TRAINING, rng=np.random.default_rng(0)), codec)
+    known = batch.conditioning.token_valid.clone()
+    known[:, 0] = False
+    weighing = torch.eye(codec.latent_channels)
+    predicted = batch.slot_latents + 1 + batch.slot_moves[..., None]
+    loss = expected_motion_loss(predicted, batch, known, weighing, by_length=True)
+    assert float(loss) == pytest.approx(1.5 - SMALLEST_WAY, abs=2e-3)
+    right = batch.slot_latents.clone().requires_grad_()
+    expected_motion_loss(right, batch, known, weighing, by_length=True).backward()
+    assert right.grad is not None
+    assert not right.grad.any()  # and no division by zero
+
+
+def test_cells_weigh_less_the_farther_their_instance_is_expected_to_go(prepared_folder: Path) -> None:
+    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
+    exact = Drops(text=1.0, hints="none", faults=False)
+    batch = complete(draw_scenes(split, np.arange(12), drops=exact, rng=np.random.default_rng(0)), codec)
+    expected = torch.zeros_like(batch.slot_latents)
+    expected[:6] = 3.0  # of every instance
+    weights = weighed_by_length(batch.weights, expected, batch, torch.eye(codec.latent_channels))
+    slots = batch.conditioning.slots
+    moves = (batch.slot_moves.gather(1, slots.flatten(1)) > 0).view_as(slots)
+    assert moves[:6].any()
+    assert moves[6:].any()
+    ratio = (batch.weights / weights)[:, 0]
+    usable = batch.weights[:, 0] > 0
+    torch.testing.assert_close(ratio[~moves & usable], torch.ones(int((~moves & usable).sum())))
+    far, near = ratio[:6][(moves & usable)[:6]], ratio[6:][(moves & usable)[6:]]
+    torch.testing.assert_close(far, torch.full_like(far, math.hypot(3, SMALLEST_WAY)))
+    torch.testing.assert_close(near, torch.full_like(near, SMALLEST_WAY))
 
 
 def test_naming_counts_instances_with_a_name_only() -> None:

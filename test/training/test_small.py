@@ -324,6 +324,20 @@ def test_a_run_that_expects_turns_learns_them(prepared_folder: Path, tmp_path: P
     assert "expected_turn" not in loss_of(new_run(prepared_folder, tmp_path / "plain"), batch)[1]
 
 
+def test_a_run_whose_errors_count_by_length_learns(prepared_folder: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, by_length=True, steps=60, encoder_steps=20, learning_rate=3e-3)
+    state = new_run(prepared_folder, tmp_path, options)
+    batch, _ = batch_of(prepared_folder)
+    squared = loss_of(new_run(prepared_folder, tmp_path / "squared"), batch)[1]
+    before = loss_of(state, batch)[1]
+    assert before["motion"] != pytest.approx(float(squared["motion"]), rel=0.05)
+    assert before["latent"] != pytest.approx(float(squared["latent"]), rel=0.05)
+    drawn = draw_step(state.split, options, 0, rank=0, world=1)
+    losses = [state.train_step(drawn) for _ in range(60)]
+    assert float(losses[-1]["motion"]) < 0.7 * float(losses[0]["motion"])
+    assert float(losses[-1]["latent"]) < 0.9 * float(losses[20]["latent"])
+
+
 @pytest.mark.parametrize("encoder_steps", [0, 4], ids=["whole", "encoder"])
 def test_what_is_dropped_depends_on_the_step_alone(encoder_steps: int, prepared_folder: Path, tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, encoder_steps=encoder_steps, dropout=0.3)
