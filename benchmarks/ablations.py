@@ -98,6 +98,7 @@ ARMS = {
     "epsilon-20": Arm("predicts the noise, 20 steps", training={"prediction": "epsilon"}, steps=20),
     "v": Arm("predicts v", training={"prediction": "v"}),
     "flow": Arm("predicts noise minus clean latents", training={"prediction": "flow"}),
+    "by-length": Arm("errors count by their length, not its square", training={"by_length": True}),
     "no-text": Arm("is not given the sentence", prompt=False),
     "hints": Arm("is given the true direction of every instance", hints=True),
     "no-projection": Arm("cells are not projected on one motion per instance", predictor="ours+no-projection"),
