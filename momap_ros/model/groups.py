@@ -53,7 +53,7 @@ def mean_futures(output: MoMapOutput, group: npt.NDArray[np.intp]) -> MoMapOutpu
     share = (member / member.sum(dim=0)).T
 
     def mean(values: torch.Tensor) -> torch.Tensor:  # affine maps are linear in what they were fitted to
-        return (share @ values.flatten(1)).unflatten(1, values.shape[1:])
+        return torch.as_tensor((share @ values.flatten(1)).unflatten(1, values.shape[1:]))
 
     return replace(
         output,
