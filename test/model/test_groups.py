@@ -8,6 +8,7 @@ import torch
 from known_outputs import BALL, BOX, every_pixel, output_of, scene, steady_motion
 
 from momap_ros.geometry import Float64
+from momap_ros.instances import InstanceMap
 from momap_ros.model.groups import first_and_others, group_of_futures, grouped, mean_futures
 from momap_ros.model.output import MoMapOutput, fit_instances
 
@@ -77,6 +78,12 @@ def test_as_many_groups_as_futures_leave_them_as_they_were_drawn(count: int) -> 
 def test_equal_futures_are_one_group() -> None:
     few, share = grouped(forecast(0.2, 0.2, 0.2), 2)
     assert few.num_hypotheses == len(share) == 1
+
+
+def test_a_scene_without_instances_has_one_future() -> None:
+    frame, instances = scene()
+    few, _ = grouped(output_of(frame, InstanceMap(np.zeros_like(instances.ids)), [{}, {}, {}]), 2)
+    assert few.num_hypotheses == 1
 
 
 def test_the_first_future_stays_and_stands_for_those_like_it() -> None:
