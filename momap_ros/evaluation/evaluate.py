@@ -119,6 +119,7 @@ def main() -> int:
     settings = {
         "command": _command(given),
         "num_hypotheses": given.num_hypotheses,
+        "num_draws": given.draws or 0,
         "points_per_role": POINTS_PER_ROLE,
         "resamples": RESAMPLES,
         "thresholds": asdict(thresholds),

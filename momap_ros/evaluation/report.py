@@ -94,10 +94,12 @@ def markdown(results: Sequence[Result], settings: Result) -> str:
 def _settings(settings: Result, results: Sequence[Result]) -> list[str]:
     thresholds = Thresholds(**settings["thresholds"])
     told = sorted({(result["predictor"], result["told"]) for result in results if result["told"]})
+    draws = settings.get("num_draws", 0)  # reports of before lack it
+    grouped = f"; those of ours are the means of N groups of {draws} draws" if draws else ""
     return [
         "`" + settings["command"] + "`",
         "",
-        f"Best, ADE-selected and mean of N = {settings['num_hypotheses']} draws. Brackets are 95 % intervals: "
+        f"Best, ADE-selected and mean of N = {settings['num_hypotheses']} draws{grouped}. Brackets are 95 % intervals: "
         f"{settings['resamples']} bootstrap resamples of episodes, percentiles, seed 0. ADE: mean distance over up to "
         f"{settings['points_per_role']} points of the role and all steps. Every column is defined in docs/metrics.md.",
         "",
