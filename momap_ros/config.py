@@ -220,7 +220,7 @@ class ForecastConfig(Settings):
     )
     seed: int = setting(0, "Seed of the draws; the same frame, prompt and seed give the same forecast.", minimum=0)
     published_hypotheses: int = setting(
-        1, "Futures in ~/trajectories: the most representative, then means of groups of those unlike it.", minimum=1
+        1, "Futures in ~/trajectories: the most representative, then those that speak for groups unlike it.", minimum=1
     )
     max_points: int = setting(
         1500, "Most foreground points in ~/trajectories; 1500 x 50 steps are 0.9 MB.", minimum=1, maximum=1_000_000

@@ -17,21 +17,19 @@ from momap_ros.shapes import check_shapes
 def published_trajectories(forecast: Forecast, config: ForecastConfig) -> PointTrajectories:
     """As many futures of a forecast as `config` says, of the followed or of all pixels.
 
-    The first is the one that the objects' motions describe. Of more, not of all, the others stand for those drawn that
-    are unlike it, see `momap_ros.model.groups.first_and_others`.
+    The first is the one that the objects' motions describe. Of more, not of all, the others speak for those drawn that
+    are unlike it, see `momap_ros.model.groups`.
     """
     trajectories = forecast.trajectories
     count = min(config.published_hypotheses, trajectories.num_hypotheses)
-    if not config.dense and count in (1, trajectories.num_hypotheses):
-        return dataclasses.replace(
-            trajectories,
-            positions=trajectories.positions[:count],
-            confidence=None if trajectories.confidence is None else trajectories.confidence[:count],
-        )
-    from momap_ros.model.groups import first_and_others
+    chosen = np.arange(count)
+    if 1 < count < trajectories.num_hypotheses:
+        from momap_ros.model.groups import first_and_others
 
-    output = first_and_others(forecast.output, count)
-    return output.trajectories(all_pixels(output.frame) if config.dense else trajectories.pixels)
+        chosen = first_and_others(forecast.output, count)
+    if config.dense:
+        return forecast.output.trajectories(all_pixels(forecast.output.frame), chosen.tolist())
+    return trajectories.reordered(chosen)
 
 
 def in_frame(trajectories: PointTrajectories, target_from_source: Float64, frame_id: str) -> PointTrajectories:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from momap_ros.config import ForecastConfig, ObjectMotionConfig
-from momap_ros.forecaster import Forecast, Forecaster
+from momap_ros.forecaster import Forecast, Forecaster, all_pixels
 from momap_ros.geometry import PinholeCamera
 from momap_ros.instances import InstanceMap
 from momap_ros.momap import PointTrajectories, representative_order
@@ -92,19 +92,24 @@ def box_on_a_wall() -> tuple[RGBDFrame, InstanceMap]:
     return frame, InstanceMap(ids)
 
 
-def test_some_of_many_futures_are_the_first_and_means_of_groups_of_the_others(tiny_checkpoint: Path) -> None:
+@pytest.mark.parametrize("dense", [False, True])
+def test_some_of_many_futures_are_the_first_and_those_that_speak_for_others(
+    *, tiny_checkpoint: Path, dense: bool
+) -> None:
     pytest.importorskip("torch", reason="needs the model's requirements")
     from momap_ros.model.groups import first_and_others
 
-    config = ForecastConfig(checkpoint=str(tiny_checkpoint), num_hypotheses=8, published_hypotheses=3)
+    config = ForecastConfig(checkpoint=str(tiny_checkpoint), num_hypotheses=8, published_hypotheses=3, dense=dense)
     forecast = Forecaster(config, ObjectMotionConfig())(*box_on_a_wall())
+    chosen = first_and_others(forecast.output, 3).tolist()
+    assert chosen[0] == 0
+    assert len(chosen) == 3
     published = published_trajectories(forecast, config)
-    drawn = forecast.trajectories
-    np.testing.assert_allclose(published.positions[0], drawn.positions[0], atol=1e-5)
-    expected = first_and_others(forecast.output, 3).trajectories(drawn.pixels)
-    np.testing.assert_array_equal(published.positions, expected.positions)
-    np.testing.assert_array_equal(published.object_ids, drawn.object_ids)
-    assert (published.num_hypotheses, published.stamp_ns) == (3, drawn.stamp_ns)
+    pixels = all_pixels(forecast.output.frame) if dense else forecast.trajectories.pixels
+    expected = forecast.output.trajectories(pixels, chosen)
+    np.testing.assert_allclose(published.positions, expected.positions, atol=1e-6)
+    np.testing.assert_array_equal(published.object_ids, expected.object_ids)
+    assert (published.num_hypotheses, published.stamp_ns) == (3, forecast.trajectories.stamp_ns)
 
 
 def test_dense_publishes_every_pixel_with_depth(tiny_checkpoint: Path) -> None:

@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--draws",
         type=int,
         metavar="M",
-        help="ours draws so many futures and gives the means of N groups of them (default: it draws N)",
+        help="ours draws so many futures and gives N that speak for them (default: it draws N)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="first samples of each split, to whole episodes")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: 2)")

@@ -116,8 +116,8 @@ class MoMapPredictor:
         name: of its row.
         told: nothing.
         projected: on one motion per instance; False: every pixel moves as its instance's nearest cell was drawn.
-        num_draws: futures drawn, of which as many groups as futures are wanted are made, see `momap_ros.model.groups`;
-            0 = the wanted ones alone.
+        num_draws: futures drawn, of which those that speak for as many groups as futures are wanted are given, see
+            `momap_ros.model.groups`; 0 = the wanted ones alone.
     """
 
     checkpoint: str = "small"
@@ -131,7 +131,7 @@ class MoMapPredictor:
         """Draw futures with the noise of the seed."""
         import torch
 
-        from momap_ros.model.groups import grouped
+        from momap_ros.model.groups import group_futures
 
         output = self.pipeline(
             scene.frame,
@@ -142,7 +142,7 @@ class MoMapPredictor:
             num_inference_steps=self.num_inference_steps,
             generator=torch.Generator().manual_seed(seed),
         )
-        output, _ = grouped(output, num_hypotheses)
+        output = output.reordered(group_futures(output, num_hypotheses).speakers)
         if not self.projected:  # as what moves in parts is read
             output = replace(output, articulated=torch.ones_like(output.articulated))
         return MoMapPrediction(output)

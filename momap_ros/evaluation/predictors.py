@@ -38,7 +38,7 @@ def build_entrants(
         steps: numbers of denoising steps of "ours".
         data: folder with train shards, for those that learn from them.
         num_steps: T of the samples.
-        num_draws: futures that "ours" draws and groups; 0 = the wanted ones alone.
+        num_draws: futures that "ours" draws; 0 = the wanted ones alone.
 
     Raises:
         ValueError: a name is unknown, or two predictors have the same.
@@ -59,7 +59,7 @@ def build_entrants(
             projected = name == "ours"
             called, mark = ("ours", "") if projected else ("ours without projection", ", no projection")
             if num_draws:
-                called, mark = f"{called}, {num_draws} draws", f", {num_draws} draws grouped{mark}"
+                called, mark = f"{called}, {num_draws} draws", f", {num_draws} draws{mark}"
             for count in steps:
                 title = f"{called}, {count} step{'s' if count > 1 else ''}"
                 predictor = MoMapPredictor(checkpoint, count, title, projected=projected, num_draws=num_draws)

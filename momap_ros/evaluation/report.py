@@ -95,7 +95,7 @@ def _settings(settings: Result, results: Sequence[Result]) -> list[str]:
     thresholds = Thresholds(**settings["thresholds"])
     told = sorted({(result["predictor"], result["told"]) for result in results if result["told"]})
     draws = settings.get("num_draws", 0)  # reports of before lack it
-    grouped = f"; those of ours are the means of N groups of {draws} draws" if draws else ""
+    grouped = f"; those of ours speak for N groups of {draws} draws" if draws else ""
     return [
         "`" + settings["command"] + "`",
         "",
