@@ -150,16 +150,21 @@ def test_the_command_scores_a_checkpoint(tiny_checkpoint: Path, simulated: list[
     write_shard(tmp_path / "data" / "val-0000000-0000004.tar", simulated[:4])
     write_shard(tmp_path / "data" / "train-0000000-0000012.tar", simulated)
     options = ("--checkpoint", str(tiny_checkpoint), "--splits", "val", "--steps", "1", "2", "--workers", "1")
+    options += ("--draws", "12")
     done = evaluate(tmp_path / "data", tmp_path / "out", *options, "--instances", "true", "tabletop", "--hints")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
     ours = [result for result in results if result["predictor"].startswith("ours")]
     assert [(result["condition"], result["predictor"]) for result in ours] == [
-        (f"{ids}, text, hints", f"ours, {steps}") for ids in ("true", "tabletop") for steps in ("1 step", "2 steps")
+        (f"{ids}, text, hints", f"ours, 12 draws, {steps}")
+        for ids in ("true", "tabletop")
+        for steps in ("1 step", "2 steps")
     ]
     assert all(result["samples"] == 4 for result in ours)
     assert ours[0]["acted_segmented"]["value"] == 1.0
     assert done.stdout.count("| val, ") == 4
+    page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "mean of N = 10 draws; those of ours speak for N groups of 12 draws. Brackets" in page
 
 
 def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
