@@ -22,12 +22,10 @@ class Groups:
     Attributes:
         of_future: (N,) number of each future's group.
         speakers: (G,) index of the future of each group that is nearest to the group's mean.
-        shares: (G,) of all futures that are in each group; they sum to 1.
     """
 
     of_future: npt.NDArray[np.intp]
     speakers: npt.NDArray[np.intp]
-    shares: Float64
 
 
 def _ways(output: MoMapOutput) -> Float64:
@@ -53,10 +51,9 @@ def group_futures(output: MoMapOutput, count: int) -> Groups:
     """
     if count < 1:
         raise ValueError(f"count: expected a whole number from 1 on, got {count}")
-    num_futures = output.num_hypotheses
-    if count >= num_futures:
-        alone = np.arange(num_futures)
-        return Groups(alone, alone, np.full(num_futures, 1 / num_futures))
+    if count >= output.num_hypotheses:
+        alone = np.arange(output.num_hypotheses)
+        return Groups(alone, alone)
     ways = _ways(output)
     labels = fcluster(linkage(ways, "ward"), count, "maxclust")
     _, first, group, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
@@ -65,7 +62,7 @@ def group_futures(output: MoMapOutput, count: int) -> Groups:
     of_future = np.asarray(rank[group], np.intp)
     members = [np.flatnonzero(of_future == number) for number in range(len(first))]
     speakers = [rows[np.square(ways[rows] - ways[rows].mean(axis=0)).sum(axis=1).argmin()] for rows in members]
-    return Groups(of_future, np.array(speakers, np.intp), np.array([len(rows) / num_futures for rows in members]))
+    return Groups(of_future, np.array(speakers, np.intp))
 
 
 def first_and_others(output: MoMapOutput, count: int) -> npt.NDArray[np.intp]:

@@ -150,8 +150,9 @@ def test_the_command_scores_a_checkpoint(tiny_checkpoint: Path, simulated: list[
     write_shard(tmp_path / "data" / "val-0000000-0000004.tar", simulated[:4])
     write_shard(tmp_path / "data" / "train-0000000-0000012.tar", simulated)
     options = ("--checkpoint", str(tiny_checkpoint), "--splits", "val", "--steps", "1", "2", "--workers", "1")
-    options += ("--draws", "12")
-    done = evaluate(tmp_path / "data", tmp_path / "out", *options, "--instances", "true", "tabletop", "--hints")
+    done = evaluate(
+        tmp_path / "data", tmp_path / "out", *options, "--draws", "12", "--instances", "true", "tabletop", "--hints"
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
     ours = [result for result in results if result["predictor"].startswith("ours")]
