@@ -150,7 +150,7 @@ class PointTrajectories:
         return int(self.positions.shape[2])
 
     def reordered(self, order: npt.NDArray[np.intp]) -> PointTrajectories:
-        """The same futures in another order: (N,) indices of the present one."""
+        """Futures of these, in another order: (M,) indices of the present one; all or some."""
         confidence = None if self.confidence is None else self.confidence[order]
         return replace(self, positions=self.positions[order], confidence=confidence)
 

@@ -113,13 +113,15 @@ def main() -> int:
         covered_path_m=given.covered_path_mm / 1e3,
     )
     num_steps = len(next(iterate_samples(given.data, given.splits[0])).motion_t_from_0)
-    drawn = {"num_steps": num_steps, "num_draws": given.draws or 0}
-    entrants = build_entrants(given.predictors, given.checkpoint, given.steps, data=given.data, **drawn)
+    num_draws = given.draws or 0
+    entrants = build_entrants(
+        given.predictors, given.checkpoint, given.steps, data=given.data, num_steps=num_steps, num_draws=num_draws
+    )
     plan = Plan(given.data, given.out, entrants, given.limit, given.workers)
     settings = {
         "command": _command(given),
         "num_hypotheses": given.num_hypotheses,
-        "num_draws": given.draws or 0,
+        "num_draws": num_draws,
         "points_per_role": POINTS_PER_ROLE,
         "resamples": RESAMPLES,
         "thresholds": asdict(thresholds),

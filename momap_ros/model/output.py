@@ -108,7 +108,7 @@ class MoMapOutput:
         return {instance_id: float(mean[slot]) for slot, instance_id in enumerate(self.grid.slot_ids, start=1)}
 
     def reordered(self, order: npt.NDArray[np.intp]) -> MoMapOutput:
-        """The same futures in another order: (N,) indices of the present one."""
+        """Futures of these, in another order: (M,) indices of the present one; all or some."""
         rows = torch.from_numpy(order)
         return replace(
             self, latents=self.latents[rows], maps=self.maps[rows], moving_probability=self.moving_probability[rows]

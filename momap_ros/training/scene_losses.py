@@ -86,12 +86,17 @@ def expected_motion_loss(
     """
     error = squared_error(motion - batch.slot_latents, weighing)
     if by_length:
-        error = (error + SMALLEST_WAY**2).sqrt() - SMALLEST_WAY
+        error = _length(error) - SMALLEST_WAY
     moves = known & (batch.slot_moves > 0)
     still = known & (batch.slot_moves == 0)
     of_moving = (error * moves).sum() / moves.sum().clamp(min=1)
     of_still = (error * still).sum() / still.sum().clamp(min=1)
     return torch.as_tensor((of_moving + of_still) / 2)
+
+
+def _length(square: torch.Tensor) -> torch.Tensor:
+    """Its root, smooth at zero and never below SMALLEST_WAY."""
+    return (square + SMALLEST_WAY**2).sqrt()
 
 
 def weighed_by_length(
@@ -111,7 +116,7 @@ def weighed_by_length(
     Returns:
         (B, 1, 32, 32), without a gradient.
     """
-    way = (squared_error(motion.detach(), weighing) + SMALLEST_WAY**2).sqrt()
+    way = _length(squared_error(motion.detach(), weighing))
     divisor = torch.where(batch.slot_moves > 0, way, torch.ones_like(way))
     return weights / divisor.gather(1, batch.conditioning.slots.flatten(1)).view_as(weights)
 

@@ -9,9 +9,9 @@ import torch
 
 from momap_ros.conditioning import GRID
 from momap_ros.data.prepared import PreparedSplit
-from momap_ros.model.codec import load_codec
+from momap_ros.model.codec import TemporalBasisCodec, load_codec
 from momap_ros.model.noise import InstanceFrames
-from momap_ros.training.batches import complete
+from momap_ros.training.batches import Batch, complete
 from momap_ros.training.scene_losses import (
     SMALLEST_RADIUS,
     SMALLEST_WAY,
@@ -23,11 +23,18 @@ from momap_ros.training.scene_losses import (
 from momap_ros.training.scenes import TRAINING, Drops, draw_scenes
 from momap_ros.training.steps import END_SCALES
 
+EXACT = Drops(text=1.0, hints="none", faults=False)
+
+
+def batch_of(folder: Path, drops: Drops) -> tuple[Batch, TemporalBasisCodec]:
+    """Twelve scenes."""
+    codec, split = load_codec(folder / "codec"), PreparedSplit.open(folder / "train")
+    return complete(draw_scenes(split, np.arange(12), drops=drops, rng=np.random.default_rng(0)), codec), codec
+
 
 def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepared_folder: Path) -> None:
     """Errors of 2 on every moving and 1 on every resting instance: (4 + 1) / 2, however many there are of each."""
-    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
-    batch = complete(draw_scenes(split, np.arange(12), drops=TRAINING, rng=np.random.default_rng(0)), codec)
+    batch, codec = batch_of(prepared_folder, TRAINING)
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
     assert 0 < int(batch.slot_moves[known].sum()) != int((1 - batch.slot_moves[known]).sum())
@@ -38,8 +45,7 @@ def test_moving_and_resting_instances_weigh_alike_in_the_expected_motion(prepare
 
 def test_errors_count_by_their_length_where_that_is_asked_for(prepared_folder: Path) -> None:
     """Errors of 2 and 1: (2 + 1) / 2 instead of (4 + 1) / 2, less what the smooth beginning of the root takes."""
-    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
-    batch = complete(draw_scenes(split, np.arange(12), drops=TRAINING, rng=np.random.default_rng(0)), codec)
+    batch, codec = batch_of(prepared_folder, TRAINING)
     known = batch.conditioning.token_valid.clone()
     known[:, 0] = False
     weighing = torch.eye(codec.latent_channels)
@@ -53,9 +59,7 @@ def test_errors_count_by_their_length_where_that_is_asked_for(prepared_folder: P
 
 
 def test_cells_weigh_less_the_farther_their_instance_is_expected_to_go(prepared_folder: Path) -> None:
-    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
-    exact = Drops(text=1.0, hints="none", faults=False)
-    batch = complete(draw_scenes(split, np.arange(12), drops=exact, rng=np.random.default_rng(0)), codec)
+    batch, codec = batch_of(prepared_folder, EXACT)
     expected = torch.zeros_like(batch.slot_latents)
     expected[:6] = 3.0  # of every instance
     weights = weighed_by_length(batch.weights, expected, batch, torch.eye(codec.latent_channels))
@@ -84,9 +88,7 @@ def test_naming_counts_instances_with_a_name_only() -> None:
 
 def test_a_turn_counts_by_the_size_of_what_turns(prepared_folder: Path) -> None:
     """Cells that are wrong by an angle times their offset: the same error whatever the size; a shift is none."""
-    codec, split = load_codec(prepared_folder / "codec"), PreparedSplit.open(prepared_folder / "train")
-    exact = Drops(text=1.0, hints="none", faults=False)
-    batch = complete(draw_scenes(split, np.arange(12), drops=exact, rng=np.random.default_rng(0)), codec)
+    batch, codec = batch_of(prepared_folder, EXACT)
     channels = codec.latent_channels
     frames = InstanceFrames.of(batch.conditioning)
     of_cell = frames.radius.gather(1, frames.slots)
