@@ -8,6 +8,7 @@ import csv
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from momap_ros.files import atomic_path, write_json
 
 # Values per message between processes: a copy of all gradients at once would need as much memory as the network.
 MESSAGE_VALUES = 32_000_000
+PARENT_CHECK_S = 0.5
 # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -306,13 +308,22 @@ def _as_raised(error: Exception) -> Exception:
 
 
 def run_below(rank: int, run: Callable[..., None], parent: int, *args: object) -> None:
-    """Call `run(rank, *args)`, unless the parent process has died while this one was being started.
+    """Call `run(rank, *args)`, unless the parent process has died while this one was being started; end with it.
 
-    torch ends workers whose parent dies, but only from the end of their imports on. One whose parent died before would
-    go on alone, and write to the folder of a run that was started again.
+    torch interrupts workers whose parent dies, but only from the end of their imports on, and a job that a shell put
+    into the background ignores interrupts. Such a worker would go on alone, and write to the folder of a run that was
+    started again.
     """
     if os.getppid() == parent:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         run(rank, *args)
+
+
+def _end_with(parent: int) -> None:
+    """End this process, whatever it is doing, when its parent has ended."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
 
 
 def forget_rows(path: Path, step: int) -> None:

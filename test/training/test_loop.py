@@ -3,6 +3,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,6 +189,46 @@ def test_a_worker_whose_parent_has_died_does_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "orphan").exists()
     loop.run_below(3, note, os.getppid(), str(tmp_path / "child"))
     assert (tmp_path / "child").read_text() == "ran as 3"
+
+
+PARENT = """
+import os, signal, sys, time
+from pathlib import Path
+from momap_ros.training.loop import start_workers
+
+def beat(rank, file):
+    while True:
+        Path(file).write_text(str(os.getpid()))
+        time.sleep(0.1)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it puts into the background
+    start_workers(beat, sys.argv[1], out=Path(sys.argv[1]).parent, workers=1)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_job_in_the_background_end_with_it(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    beats = tmp_path / "beats"
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(beats)])
+    try:
+        wait_until(beats.exists, 60)
+        parent.terminate()
+        parent.wait(10)
+        wait_until(lambda: time.time() - beats.stat().st_mtime > 2, 20)
+    finally:
+        parent.kill()
+        if beats.exists():
+            with suppress(ProcessLookupError, ValueError):  # gone, or while it wrote
+                os.kill(int(beats.read_text()), signal.SIGKILL)
+
+
+def wait_until(happens: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def refuse(_rank: int, text: str) -> None:
