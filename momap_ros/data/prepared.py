@@ -3,8 +3,8 @@
 A sample's motion is not stored per pixel: for every moving body a (3K, 4) matrix maps a point [x, y, z, 1] in metres to
 its whitened latent exactly, because both rigid transport and the temporal basis are linear.
 
-Half of the samples are kept as a real camera and a segmenter without weights would have seen them; for the others the
-faults are drawn at every reading (`momap_ros.data.augment`), since nothing is as varied as new draws.
+Half of the samples are kept as a real camera and the tabletop segmenter see them; for the others faults are drawn at
+every reading (`momap_ros.data.augment`), since nothing is as varied as new draws.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,15 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from momap_ros.conditioning import GRID, MAX_WORDS, RGB_GRID, Vocabulary, choose_cell_pixels, scene_scale
+from momap_ros.config import SegmentationConfig
 from momap_ros.data.sample import Role, Sample, read_shard, shard_paths
-from momap_ros.data.segmentation_faults import faulty_instances
 from momap_ros.data.sensor import observe
 from momap_ros.files import atomic_path
 from momap_ros.geometry import Float32, unproject_depth
 from momap_ros.instances import Int32
+from momap_ros.rgbd import RGBDFrame
+from momap_ros.segmentation.base import SegmentationError
+from momap_ros.segmentation.tabletop import TabletopSegmenter
 
 if TYPE_CHECKING:
     from momap_ros.model.codec import TemporalBasisCodec
@@ -41,6 +45,7 @@ FLUNG_M = 2.5
 CELL_ROLES = {"world": 0, "robot": 1, "acted": 2, "other": 3}
 ROBOT_LABEL = 255
 OBSERVED_SHARE = 0.5
+CLEAN_SHARE = 0.25  # of the observed samples, seen by a camera without noise: the segmenter's own faults, as simulated
 SHARDS = "shards.json"  # which ones a folder's samples are of
 VALIDATION_SPLIT = "val"  # prepared beside `train`, to be looked at during training
 MAX_WORDINGS = 9  # the sentence and eight paraphrases
@@ -141,9 +146,11 @@ def _seen(sample: Sample, observed_share: float) -> tuple[bool, Sample, Int32]:
     """Whether a sample is observed, what the camera then saw, and its instances; drawn from the sample's key."""
     rng = np.random.default_rng(zlib.crc32(sample.key.encode()))
     if rng.random() < observed_share:
-        seen, ids = observe(sample, rng), faulty_instances(sample, rng).ids
-        if ids.any() and not np.isnan(seen.depth_m).all():  # else a forecast is refused, or has nothing to move
-            return True, seen, ids
+        seen = sample if rng.random() < CLEAN_SHARE else observe(sample, rng)
+        with suppress(SegmentationError):
+            ids = TabletopSegmenter(SegmentationConfig())(RGBDFrame(seen.rgb, seen.depth_m, seen.camera)).ids
+            if ids.any():  # else a forecast has nothing to move
+                return True, seen, ids
     return False, sample, sample.instance_map(merge_robot=True).ids
 
 

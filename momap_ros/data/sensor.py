@@ -34,6 +34,8 @@ from momap_ros.data.color_sensor import ColorSensor, measured_color
 from momap_ros.data.depth_sensor import DepthSensor, measured_depth
 from momap_ros.data.sample import Sample
 
+MEASURED_SHARE = 0.9  # of a view's pixels lies in the range of a camera that fits it
+
 
 @dataclass(frozen=True)
 class Sensor:
@@ -144,19 +146,34 @@ SENSORS: Mapping[str, Sensor] = MappingProxyType(
 )
 
 
+def fitting_sensors(sample: Sample) -> list[str]:
+    """Names of the cameras of SENSORS in whose range a view lies; of those that have most of it there, if none fits.
+
+    Many views are nearer than most cameras measure: who would see such a scene puts another camera there.
+    """
+    depth_m = sample.depth_m[np.isfinite(sample.depth_m)]
+    shares = {
+        name: float(np.sum((depth_m > sensor.depth.min_depth_m) & (depth_m <= sensor.depth.max_depth_m)))
+        / max(len(depth_m), 1)
+        for name, sensor in SENSORS.items()
+    }
+    least = min(MEASURED_SHARE, max(shares.values()))
+    return sorted(name for name, share in shares.items() if share >= least)
+
+
 def observe(sample: Sample, rng: np.random.Generator, sensor: Sensor | None = None) -> Sample:
     """What a real camera would have made of a sample.
 
     Args:
         sample: exact, of any size.
         rng: source of every choice; equal states give equal bytes.
-        sensor: the camera; None = one of SENSORS, each as likely.
+        sensor: the camera; None = one of those that fit, each as likely.
 
     Returns:
         The sample with other colours and depth: (H, W, 3) uint8, and (H, W) float32 metres with NaN for holes. All else
         (ids, motion, camera, sentence) is that of the sample.
     """
     if sensor is None:
-        sensor = SENSORS[str(rng.choice(sorted(SENSORS)))]
+        sensor = SENSORS[str(rng.choice(fitting_sensors(sample)))]
     rgb = measured_color(sample.rgb, rng, sensor.color)
     return replace(sample, rgb=rgb, depth_m=measured_depth(sample, rng, sensor.depth))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from momap_ros.conditioning import GRID, MAX_WORDS, Vocabulary
+from momap_ros.conditioning import GRID, MAX_WORDS, Vocabulary, choose_cell_pixels
+from momap_ros.config import SegmentationConfig
 from momap_ros.data.prepared import (
     CELL_ROLES,
     FLUNG_M,
@@ -32,6 +33,8 @@ from momap_ros.data.prepared import (
 from momap_ros.data.sample import Role, write_shard
 from momap_ros.geometry import Float32
 from momap_ros.model.codec import TemporalBasisCodec
+from momap_ros.rgbd import RGBDFrame
+from momap_ros.segmentation.tabletop import TabletopSegmenter
 
 if TYPE_CHECKING:
     from momap_ros.data.sample import Sample
@@ -208,6 +211,20 @@ def test_observed_samples_are_seen_through_a_sensor_and_keep_exact_targets(
         )
         again = prepare_sample(sample, codec, 1.0)
         np.testing.assert_array_equal(again["label"], row["label"])
+
+
+def test_instances_of_observed_samples_are_the_segmenters(codec: TemporalBasisCodec, simulated: list[Sample]) -> None:
+    segmenter, compared = TabletopSegmenter(SegmentationConfig()), 0
+    for sample in simulated:
+        row = prepare_sample(sample, codec, 1.0)
+        clean = np.array_equal(row["seen_points_in_camera"], row["points_in_camera"])
+        if not (row["observed"] and clean):
+            continue
+        ids = segmenter(RGBDFrame(sample.rgb, sample.depth_m, sample.camera)).ids
+        np.testing.assert_array_equal(row["label"], ids[choose_cell_pixels(ids, ~np.isnan(sample.depth_m))])
+        compared += 1
+    assert compared
+    assert compared < len(simulated)  # the others are seen through a noisy camera
 
 
 def test_a_ball_that_is_thrown_across_the_room_is_left_out_and_named(

@@ -12,7 +12,7 @@ import pytest
 from momap_ros.data.color_sensor import ColorSensor, measured_color
 from momap_ros.data.depth_sensor import DepthSensor, measured_depth, smooth_field
 from momap_ros.data.sample import Role, Sample
-from momap_ros.data.sensor import SENSORS, Sensor, observe
+from momap_ros.data.sensor import SENSORS, Sensor, fitting_sensors, observe
 from momap_ros.geometry import Float32, PinholeCamera
 
 SIZE = 160
@@ -84,6 +84,32 @@ def test_without_a_camera_one_is_drawn() -> None:
     rng = np.random.default_rng(0)
     steps = {bytes(observe(wall(), rng).depth_m[:1].tobytes()) for _ in range(4)}
     assert len(steps) == 4
+
+
+@pytest.mark.parametrize(
+    ("depth_m", "names"),
+    [
+        (0.8, ["kinect_v1", "realsense_d415", "realsense_d435", "time_of_flight", "zed_2"]),
+        (0.35, ["realsense_d415", "realsense_d435", "time_of_flight", "zed_2"]),
+        (0.19, ["realsense_d435"]),
+        (4.5, ["kinect_v1", "realsense_d415", "zed_2"]),
+        (0.1, sorted(SENSORS)),  # out of range of all alike
+    ],
+)
+def test_cameras_fit_what_lies_in_their_range(depth_m: float, names: list[str]) -> None:
+    assert fitting_sensors(wall(depth_m)) == names
+
+
+def test_a_tenth_of_a_view_may_be_out_of_range_and_the_camera_with_most_in_range_is_the_last_choice() -> None:
+    depth_m = np.full((100, 100), 0.8, np.float32)
+    depth_m[:10] = 0.1
+    assert fitting_sensors(sample_of(depth_m)) == sorted(SENSORS)
+    depth_m[10:40] = 0.25  # 0.9 of it in the range of these two, 0.6 in that of the others
+    assert fitting_sensors(sample_of(depth_m)) == ["realsense_d435", "time_of_flight"]
+    depth_m[:30] = 0.1  # 0.7 and 0.6
+    assert fitting_sensors(sample_of(depth_m)) == ["realsense_d435", "time_of_flight"]
+    depth_m[:] = np.nan
+    assert fitting_sensors(sample_of(depth_m)) == sorted(SENSORS)
 
 
 @pytest.mark.parametrize("depth_m", [0.4, 0.8, 1.6])
