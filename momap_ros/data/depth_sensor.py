@@ -101,6 +101,10 @@ class DepthSensor:
                 f"{self.fatten_share} + {self.thin_share}"
             )
 
+    def in_range(self, depth_m: Float32) -> Mask:
+        """Where depth, of any shape, is neither too near nor too far to be measured; False at NaN."""
+        return np.asarray((depth_m > self.min_depth_m) & (depth_m <= self.max_depth_m))
+
 
 def measured_depth(sample: Sample, rng: np.random.Generator, sensor: DepthSensor) -> Float32:
     """Depth as the sensor would give it.
@@ -127,7 +131,7 @@ def measured_depth(sample: Sample, rng: np.random.Generator, sensor: DepthSensor
         depth_m = np.where(measured == inverse, true_m, 1 / measured)
         if sensor.depth_step_m:
             depth_m = np.rint(depth_m / sensor.depth_step_m) * np.float32(sensor.depth_step_m)
-        seen = (measured > 0) & (depth_m > sensor.min_depth_m) & (depth_m <= sensor.max_depth_m) & ~lost
+        seen = (measured > 0) & sensor.in_range(depth_m) & ~lost
     return np.where(seen, depth_m, np.float32(np.nan)).astype(np.float32, copy=False)
 
 

@@ -151,14 +151,9 @@ def fitting_sensors(sample: Sample) -> list[str]:
 
     Many views are nearer than most cameras measure: who would see such a scene puts another camera there.
     """
-    depth_m = sample.depth_m[np.isfinite(sample.depth_m)]
-    shares = {
-        name: float(np.sum((depth_m > sensor.depth.min_depth_m) & (depth_m <= sensor.depth.max_depth_m)))
-        / max(len(depth_m), 1)
-        for name, sensor in SENSORS.items()
-    }
-    least = min(MEASURED_SHARE, max(shares.values()))
-    return sorted(name for name, share in shares.items() if share >= least)
+    counts = {name: np.sum(sensor.depth.in_range(sample.depth_m)) for name, sensor in SENSORS.items()}
+    least = min(MEASURED_SHARE * np.sum(np.isfinite(sample.depth_m)), max(counts.values()))
+    return sorted(name for name, count in counts.items() if count >= least)
 
 
 def observe(sample: Sample, rng: np.random.Generator, sensor: Sensor | None = None) -> Sample:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, TypeVar
+
+from momap_ros.processes import end_with_parent
 
 MAX_DEATHS = 3  # of workers over one task; the next one would most likely die too
 _EXIT_SECONDS = 10.0
@@ -202,7 +203,7 @@ def _start(number: int, function: Callable[..., Any]) -> _Worker[Any]:
 def _work(connection: Connection, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     while True:
         try:
             task = connection.recv()
@@ -214,13 +215,6 @@ def _work(connection: Connection, function: Callable[[Any, Callable[[Any], None]
             connection.send((_ERROR, f"{type(error).__name__}: {error}"))
             raise
         connection.send((_RESULT, result))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def describe_exit(code: int) -> str:

@@ -8,7 +8,6 @@ import csv
 import json
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,10 @@ import torch
 from torch import distributed, nn
 
 from momap_ros.files import atomic_path, write_json
+from momap_ros.processes import end_with_parent
 
 # Values per message between processes: a copy of all gradients at once would need as much memory as the network.
 MESSAGE_VALUES = 32_000_000
-PARENT_CHECK_S = 0.5
 # glibc otherwise returns every large tensor to the kernel and spends the time in page faults.
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -310,20 +309,12 @@ def _as_raised(error: Exception) -> Exception:
 def run_below(rank: int, run: Callable[..., None], parent: int, *args: object) -> None:
     """Call `run(rank, *args)`, unless the parent process has died while this one was being started; end with it.
 
-    torch interrupts workers whose parent dies, but only from the end of their imports on, and a job that a shell put
-    into the background ignores interrupts. Such a worker would go on alone, and write to the folder of a run that was
-    started again.
+    torch interrupts workers whose parent dies, but only from the end of their imports on, and a job in the background
+    ignores that. Such a worker would go on alone, and write to the folder of a run that was started again.
     """
     if os.getppid() == parent:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        end_with_parent()
         run(rank, *args)
-
-
-def _end_with(parent: int) -> None:
-    """End this process, whatever it is doing, when its parent has ended."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_S)
-    os._exit(1)
 
 
 def forget_rows(path: Path, step: int) -> None:

@@ -213,10 +213,10 @@ def test_workers_of_a_job_in_the_background_end_with_it(tmp_path: Path) -> None:
     beats = tmp_path / "beats"
     parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(beats)])
     try:
-        wait_until(beats.exists, 60)
+        assert happens(beats.exists, within_s=60)
         parent.terminate()
         parent.wait(10)
-        wait_until(lambda: time.time() - beats.stat().st_mtime > 2, 20)
+        assert happens(lambda: time.time() - beats.stat().st_mtime > 2, within_s=20)
     finally:
         parent.kill()
         if beats.exists():
@@ -224,11 +224,11 @@ def test_workers_of_a_job_in_the_background_end_with_it(tmp_path: Path) -> None:
                 os.kill(int(beats.read_text()), signal.SIGKILL)
 
 
-def wait_until(happens: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < deadline
+def happens(condition: Callable[[], bool], *, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while not (happened := condition()) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return happened
 
 
 def refuse(_rank: int, text: str) -> None:
