@@ -10,7 +10,7 @@
 #   OUT=out/gpu         results, every file under 15 MiB: cat OUT/checkpoint.tar.* | tar x, cat OUT/state.pt.* > state.pt
 #   STATE=yes           whether state.pt is among them: 16 times as large as the checkpoint
 #   NAME=first          of the run
-#   MINUTES=9           of this call, a whole number
+#   MINUTES=9           of this call
 #   FIRST=0             episode to begin with
 #   SIMULATE=100        seconds for the first samples, with all cores
 #   VIEWS=3             cameras per episode
@@ -93,10 +93,10 @@ if [[ ! -f "$WORK/$NAME/state.pt" ]]; then # a run that was cut off goes on with
 fi
 grows=""
 if [[ "$GROW" == yes ]]; then grows=--grows; fi
-readonly LEFT=$((MINUTES * 60 - SECONDS - 30)) # saving, the manifest and exporting take the rest
+left="$("$PYTHON" -c "print($MINUTES - ($SECONDS + 30) / 60)")" # saving, the manifest and exporting take the rest
 # shellcheck disable=SC2086
 momap train small --data "$WORK/prepared" --out "$WORK/$NAME" --workers 1 --device "$DEVICE" --loaders "$LOADERS" \
-    --minutes "$("$PYTHON" -c "print($LEFT / 60)")" ${START:+--start-from "$START"} $grows $TRAIN
+    --minutes "$left" ${START:+--start-from "$START"} $grows $TRAIN
 stop_background
 write_manifest
 momap train export --run "$WORK/$NAME" --data "$WORK/prepared" --manifest "$WORK/prepared/manifest.json" \
