@@ -6,8 +6,8 @@
 #
 # Settings, with their defaults; a part whose number is 0 is left out:
 #   WORK=runs/gpu OUT=out/gpu DEVICE=cuda LOADERS=14 PYTHON=python3      as for train_on_gpu.sh
-#   STEPS=850 ENCODER_STEPS=230   of the run WORK/second, from the weights of WORK/first on the same samples; 115 s on an
-#                       H100. Give --learning-rate and --warmup-steps of its own in TRAIN: the last of two counts
+#   MINUTES=2           of the run WORK/second, from the weights of WORK/first on the same samples. Give --learning-rate,
+#                       --warmup-steps and --encoder-share of its own in TRAIN: the last of two counts
 #   STUDENT=250         steps of the student, of the newest checkpoint
 #   BATCH=512           scenes per step of the student and of the compared trainings
 #   STUDENT_STEPS=1     denoising steps that it takes; 2 of 4 are the other choice
@@ -19,10 +19,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly WORK="${WORK:-runs/gpu}" OUT="${OUT:-out/gpu}" DEVICE="${DEVICE:-cuda}" LOADERS="${LOADERS:-14}"
-readonly PYTHON="${PYTHON:-python3}" STEPS="${STEPS:-850}" ENCODER_STEPS="${ENCODER_STEPS:-230}"
+readonly PYTHON="${PYTHON:-python3}" MINUTES="${MINUTES:-2}"
 readonly STUDENT="${STUDENT:-250}" BATCH="${BATCH:-512}" STUDENT_STEPS="${STUDENT_STEPS:-1}"
 readonly TEST="${TEST:-60}" BENCH="${BENCH:-90}" COMPARE="${COMPARE:-0}"
-if ((STEPS > 0)); then : "${TRAIN:?expected the options of the run before, as train_on_gpu.sh was given them}"; fi
+if [[ "$MINUTES" != 0 ]]; then : "${TRAIN:?expected the options of the run before, as train_on_gpu.sh was given them}"; fi
 export OMP_NUM_THREADS=1
 mkdir -p "$OUT"
 
@@ -36,7 +36,7 @@ leave() { # name, checkpoint folder, log
 train_on() {
     # shellcheck disable=SC2086
     momap train small --data "$WORK/prepared" --out "$WORK/second" --workers 1 --device "$DEVICE" --loaders "$LOADERS" \
-        --steps "$((STEPS + ENCODER_STEPS))" --encoder-steps "$ENCODER_STEPS" --start-from "$WORK/first" --grows $TRAIN
+        --minutes "$MINUTES" --start-from "$WORK/first" --grows $TRAIN
     momap train export --run "$WORK/second" --data "$WORK/prepared" --manifest "$WORK/prepared/manifest.json" \
         --out "$WORK/second/checkpoint"
     leave second "$WORK/second/checkpoint" "$WORK/second/log.csv"
@@ -77,7 +77,7 @@ measure() { # it writes anew after every way; the faster ones come first
 failed=()
 try() { # whether it is wanted, part
     local begun="$SECONDS" status
-    if (($1 == 0)); then return; fi
+    if [[ "$1" == 0 ]]; then return; fi
     set +e # which a condition would switch off inside of the part too
     (
         set -e
@@ -89,7 +89,7 @@ try() { # whether it is wanted, part
     echo "more_on_gpu: $2 took $((SECONDS - begun)) s"
 }
 
-try "$STEPS" train_on
+try "$MINUTES" train_on
 try "$TEST" test_it
 try "$STUDENT" teach
 try "$COMPARE" compare
