@@ -246,11 +246,9 @@ def balanced_trajectories(samples: Iterable[Sample], *, per_role: int, seed: int
 def _prepare_shard(
     shard: Path, codec: TemporalBasisCodec, observed_share: float
 ) -> tuple[dict[str, Array], list[dict[str, Any]], list[str]]:
-    import cv2
     import torch
 
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)  # every core has a shard of its own; the segmenter's images are too small to share
     rows: list[dict[str, Array]] = []
     meta: list[dict[str, Any]] = []
     flung: list[str] = []
