@@ -47,6 +47,7 @@ ROBOT_LABEL = 255
 OBSERVED_SHARE = 0.5
 CLEAN_SHARE = 0.25  # of the observed samples, seen by a camera without noise: the segmenter's own faults, as simulated
 SHARDS = "shards.json"  # which ones a folder's samples are of
+UNNAMED_SPLIT = "strange"  # learned from beside `train`, but its made-up names are no words
 VALIDATION_SPLIT = "val"  # prepared beside `train`, to be looked at during training
 MAX_WORDINGS = 9  # the sentence and eight paraphrases
 MAX_BODIES = 32
@@ -103,7 +104,7 @@ class PreparedSplit:
 
     @classmethod
     def open(cls, folder: Path) -> PreparedSplit:
-        """Memory-map what `prepare_split` wrote.
+        """Memory-map what `prepare_shards` wrote.
 
         Raises:
             FileNotFoundError: nothing was written there.
@@ -260,43 +261,50 @@ def _prepare_shard(
             continue
         texts = [sample.text, *sample.paraphrases][:MAX_WORDINGS]
         named = {"texts": texts, "names": list(sample.body_names)}
-        meta.append({"key": sample.key, "skill": sample.skill, "kind": sample.kind} | named)
+        meta.append({"key": sample.key, "split": sample.split, "skill": sample.skill, "kind": sample.kind} | named)
     return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}, meta, flung
 
 
-def prepare_split(
-    source: Path,
-    split: str,
+def training_shards(source: Path) -> list[Path]:
+    """The finished shards of a folder that a model learns from: of `train` and of UNNAMED_SPLIT.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    unnamed = sorted(source.glob(f"{UNNAMED_SPLIT}-*.tar"))
+    return unnamed if unnamed and not any(source.glob("train-*.tar")) else [*shard_paths(source, "train"), *unnamed]
+
+
+def prepare_shards(
+    shards: Sequence[Path],
     target: Path,
     codec: TemporalBasisCodec,
     *,
     workers: int = 2,
     observed_share: float = OBSERVED_SHARE,
-    shards: Sequence[Path] | None = None,
 ) -> list[dict[str, Any]]:
-    """Reduce every stored sample of a split; words are added by `write_words` once the vocabulary is known.
+    """Reduce every stored sample of some shards; words are added by `write_words` once the vocabulary is known.
 
     Samples in which something is thrown out of the scene are left out, named and counted.
 
     Args:
-        source: folder of shards.
-        split: its name.
+        shards: in the order of their samples.
         target: folder to be written.
         codec: of the latents.
         workers: processes.
         observed_share: of the samples.
-        shards: only these; None = all.
 
     Returns:
-        The samples' key, texts (sentence and paraphrases), skill, kind and names of bodies, in order.
+        The samples' key, split, texts (sentence and paraphrases), skill, kind and names of bodies, in order.
     """
-    shards = shard_paths(source, split) if shards is None else shards
     meta: list[dict[str, Any]] = []
     flung: list[str] = []
     parts: dict[str, list[Array]] = {}
     with ProcessPoolExecutor(workers) as pool:
         results = pool.map(partial(_prepare_shard, codec=codec, observed_share=observed_share), shards)
-        for arrays, shard_meta, shard_flung in tqdm(results, total=len(shards), desc=f"prepare {split}", unit="shard"):
+        for arrays, shard_meta, shard_flung in tqdm(
+            results, total=len(shards), desc=f"prepare {target.name}", unit="shard"
+        ):
             meta += shard_meta
             flung += shard_flung
             for name, array in arrays.items():
@@ -310,7 +318,7 @@ def prepare_split(
     for reason in flung:
         tqdm.write(f"left out: {reason}")
     if flung:
-        tqdm.write(f"{split}: {len(flung)} samples left out, in which something is thrown out of the scene")
+        tqdm.write(f"{target.name}: {len(flung)} samples left out, in which something is thrown out of the scene")
     return meta
 
 

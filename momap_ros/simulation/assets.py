@@ -10,9 +10,11 @@ import mujoco
 import numpy as np
 
 from momap_ros.geometry import Float64
-from momap_ros.simulation import food, household, vessels
+from momap_ros.simulation import food, household, strange, vessels
 from momap_ros.simulation.parts import Part
 from momap_ros.simulation.parts import yaw_quaternion as yaw_quaternion
+from momap_ros.simulation.splits import STRANGE_KINDS
+from momap_ros.simulation.strange import made_up_name
 from momap_ros.simulation.textures import PALETTE, Materials
 
 # What skills can do with a kind.
@@ -71,10 +73,18 @@ _TRAITS: Mapping[str, str] = MappingProxyType(
         "book": "graspable flat stackable support",
         "box": "graspable tall",
         "toy car": "graspable compact steady",
+        "strange turned thing": "graspable compact steady any_side lies pours",
+        "strange beads": "graspable compact",
+        "strange bent thing": "graspable compact",
+        "strange tool": "graspable",
+        "strange lump": "graspable compact small",
+        "strange slab": "graspable compact steady wipes flat",
+        "strange tower": "graspable compact steady",
+        "strange dish": "container",
     }
 )
 KINDS = tuple(_TRAITS)
-WIDE_KINDS = frozenset({"bowl", "plate", "pot", "pan", "tray"})  # need more room than the others
+WIDE_KINDS = frozenset({"bowl", "plate", "pot", "pan", "tray", "strange dish"})  # need more room than the others
 # Colours in which a person would expect to meet these; every other kind comes in any colour.
 NATURAL_COLORS: dict[str, tuple[str, ...]] = {
     "eggplant": ("purple",),
@@ -99,7 +109,7 @@ NATURAL_COLORS: dict[str, tuple[str, ...]] = {
     "cheese": ("yellow", "orange"),
     "soap": ("white", "pink", "green", "yellow"),
 }
-_SHAPES = {**vessels.SHAPES, **food.SHAPES, **household.SHAPES}
+_SHAPES = {**vessels.SHAPES, **food.SHAPES, **household.SHAPES, **strange.SHAPES}
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ class ObjectInfo:
     Attributes:
         name: body name in the model.
         kind: one of KINDS.
+        noun: what people call it: its kind, or a made-up name where nobody has one.
         color: a key of PALETTE.
         half_width_m: from the centre to where a pushing finger touches.
         height_m: height at which other things rest on it.
@@ -120,6 +131,7 @@ class ObjectInfo:
 
     name: str
     kind: str
+    noun: str
     color: str
     half_width_m: float
     height_m: float
@@ -160,6 +172,7 @@ def add_object(
     return ObjectInfo(
         name,
         kind,
+        made_up_name(rng) if kind in STRANGE_KINDS else kind,
         color,
         half_width_m=float(size.half_width_m),
         height_m=float(size.height_m),

@@ -81,9 +81,9 @@ def wording(
 
 
 def _noun(item: ObjectInfo | None, scene: Scene, rng: np.random.Generator) -> str:
-    """Colour and kind; sometimes the kind alone, where no other object is of that kind."""
+    """Colour and noun; sometimes the noun alone, where nothing else is called so."""
     if item is None:
         return ""
     bare = rng.random() < _BARE_NOUN_SHARE
-    alone = sum(other.kind == item.kind for other in scene.objects) == 1
-    return item.kind if bare and alone else f"{item.color} {item.kind}"
+    alone = sum(other.noun == item.noun for other in scene.objects) == 1
+    return item.noun if bare and alone else f"{item.color} {item.noun}"

@@ -15,7 +15,7 @@ from momap_ros.simulation.assets import KINDS, NATURAL_COLORS, WIDE_KINDS, Objec
 from momap_ros.simulation.fixture_kinds import FIXTURES
 from momap_ros.simulation.fixtures import FixtureInfo, add_latch
 from momap_ros.simulation.room import add_room, empty_spec
-from momap_ros.simulation.splits import Split
+from momap_ros.simulation.splits import STRANGE_KINDS, Split
 from momap_ros.simulation.task import Task
 from momap_ros.simulation.textures import PALETTE, Materials
 
@@ -32,11 +32,12 @@ _PLACE_TRIES = 60
 _RADIUS_M, _WIDE_RADIUS_M = 0.05, 0.095  # kept free around an object, metres
 _OTHER_FIXTURE_SHARE = 0.15  # of the scenes have a fixture that they need not have
 NO_ARM_SHARE = 0.5  # of the scenes in which nobody acts
+_STRANGE_SHARE = 0.5  # of the acted objects of a split that has strange things are one; of the others, some are
 _LONGER = 1.5  # that something small may be than wide
 _TOUCHING_SHARE = 0.6  # of the objects there that are put right beside another one
 _ROUND_KINDS = tuple(dict.fromkeys((*kinds_with("any_side"), *kinds_with("small"))))  # about as long as wide
 _BELOW_KINDS = {*kinds_with("support"), *kinds_with("container"), *kinds_with("stackable")}
-STATIC_FIXTURE_KINDS = frozenset({"plate", "pot", "pan", "tray"})
+STATIC_FIXTURE_KINDS = frozenset({"plate", "pot", "pan", "tray", "strange dish"})
 
 
 class NoRoomError(RuntimeError):
@@ -161,7 +162,11 @@ class SceneBuilder:
         Raises:
             NoRoomError: the split allows none of them.
         """
-        return self._choose(self.split.acted_kinds(skill, kinds), f"{skill} may act on none of {list(kinds)}")
+        allowed = self.split.acted_kinds(skill, kinds)
+        strange = tuple(kind for kind in allowed if kind in STRANGE_KINDS)
+        if strange and self.rng.random() < _STRANGE_SHARE:
+            allowed = strange
+        return self._choose(allowed, f"{skill} may act on none of {list(kinds)}")
 
     def choose_other(self, kinds: Iterable[str]) -> str:
         """One of the kinds that may lie about in this split.

@@ -101,7 +101,7 @@ def _carton(part: Part) -> Size:
     return Size(half, height, top)
 
 
-def _dish(part: Part, height: float, foot_share: float, belly: float) -> tuple[float, float]:
+def dish(part: Part, height: float, foot_share: float, belly: float) -> tuple[float, float]:
     """An open dish; `belly` widens the middle of the wall, as a share of the radius. Returns radius and height."""
     radius = part.rng.uniform(0.05, 0.085)
     foot = radius * foot_share
@@ -114,22 +114,22 @@ def _dish(part: Part, height: float, foot_share: float, belly: float) -> tuple[f
 
 
 def _bowl(part: Part) -> Size:
-    return Size(*_dish(part, part.rng.uniform(0.03, 0.05), 0.5, 0.12))
+    return Size(*dish(part, part.rng.uniform(0.03, 0.05), 0.5, 0.12))
 
 
 def _plate(part: Part) -> Size:
-    return Size(*_dish(part, part.rng.uniform(0.01, 0.016), 0.6, 0.0))
+    return Size(*dish(part, part.rng.uniform(0.01, 0.016), 0.6, 0.0))
 
 
 def _pot(part: Part) -> Size:
-    radius, height = _dish(part, part.rng.uniform(0.04, 0.06), 0.97, 0.0)
+    radius, height = dish(part, part.rng.uniform(0.04, 0.06), 0.97, 0.0)
     part.rod((radius, 0.0, height * 0.9), (radius + 0.09, 0.0, height), 0.007, material=part.plain("black"))
     return Size(radius, height)
 
 
 def _pan(part: Part) -> Size:
     """A low pot, taken by its handle."""
-    radius, height = _dish(part, part.rng.uniform(0.018, 0.026), 0.85, 0.0)
+    radius, height = dish(part, part.rng.uniform(0.018, 0.026), 0.85, 0.0)
     dark = part.plain("black")
     part.rod((radius, 0.0, height * 0.9), (radius + 0.075, 0.0, height + 0.008), 0.006, material=dark)
     return Size(radius, height, height + 0.014, (radius + 0.04, height + 0.004), 0.006)

@@ -236,8 +236,8 @@ def body_centre(model: mujoco.MjModel, name: str) -> Float64:
 
 
 def body_labels(scene: Scene) -> tuple[str, ...]:
-    """A readable name per body: colour and kind for objects, the body's own name for the rest."""
-    described = {item.name: f"{item.color} {item.kind}" for item in scene.objects}
+    """A readable name per body: colour and noun for objects, the body's own name for the rest."""
+    described = {item.name: f"{item.color} {item.noun}" for item in scene.objects}
     names = [str(scene.model.body(body).name) for body in range(scene.model.nbody)]
     return tuple(described.get(name, name) for name in names)
 

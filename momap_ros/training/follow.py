@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from momap_ros.conditioning import Vocabulary
 from momap_ros.data.growing import LATER
-from momap_ros.data.prepared import OBSERVED_SHARE, SHARDS, prepare_split, write_words
+from momap_ros.data.prepared import OBSERVED_SHARE, SHARDS, prepare_shards, training_shards, write_words
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import load_codec
 
@@ -17,7 +17,7 @@ LOOKS_EVERY_S = 3.0
 
 
 def prepared_shards(out: Path) -> set[str]:
-    """Names of the shards of `train` that were prepared already."""
+    """Names of the shards that were prepared already."""
     parts = [out / "train", *sorted((out / LATER).glob("[0-9]*"))]
     return {name for part in parts for name in json.loads((part / SHARDS).read_text())}
 
@@ -45,13 +45,13 @@ def prepare_later(
             f"{out}: expected samples to add to, and a list of their shards, found none; run it without --follow first"
         )
     done = prepared_shards(out)
-    shards = [path for path in sorted(data.glob("train-*.tar")) if path.name not in done]
+    shards = [path for path in training_shards(data) if path.name not in done]
     if len(shards) < least:
         return 0
     codec, vocabulary = load_codec(out / "codec"), Vocabulary(json.loads((out / "vocabulary.json").read_text()))
     number = 1 + len(list((out / LATER).glob("[0-9]*")))
     with atomic_path(out / LATER / f"{number:05d}") as part:
-        meta = prepare_split(data, "train", part, codec, workers=workers, observed_share=observed_share, shards=shards)
+        meta = prepare_shards(shards, part, codec, workers=workers, observed_share=observed_share)
         write_words(part, meta, vocabulary)
     return len(meta)
 

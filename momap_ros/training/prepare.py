@@ -15,13 +15,15 @@ from momap_ros.conditioning import Vocabulary
 from momap_ros.data.growing import LATER
 from momap_ros.data.prepared import (
     OBSERVED_SHARE,
+    UNNAMED_SPLIT,
     VALIDATION_SPLIT,
     balanced_trajectories,
     learn_vocabulary,
-    prepare_split,
+    prepare_shards,
+    training_shards,
     write_words,
 )
-from momap_ros.data.sample import iterate_samples
+from momap_ros.data.sample import iterate_samples, shard_paths
 from momap_ros.files import atomic_path
 from momap_ros.model.codec import TemporalBasisCodec, load_codec
 from momap_ros.training.follow import follow
@@ -43,7 +45,8 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="momap train prepare",
-        description="Fit the temporal basis on the training split, learn its words and write memory-mapped arrays.",
+        description="Fit the temporal basis on the training split, learn its words and write memory-mapped arrays of "
+        "its samples and of those of the split `strange`, whose made-up names stay unknown words.",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of shards, see `momap simulate`")
     parser.add_argument("--out", type=Path, required=True, help="folder for train/, codec/ and vocabulary.json")
@@ -101,6 +104,7 @@ def prepare(
 ) -> None:
     """Fit the codec, learn the vocabulary and write the training arrays; vocabulary.json is written last.
 
+    Shards of `strange`, if there are any, are learned from beside those of `train`; their made-up names are no words.
     Shards of `val`, if there are any, are written with the same codec and words: training says how it does on them.
 
     Args:
@@ -118,12 +122,13 @@ def prepare(
     shutil.rmtree(out / LATER, ignore_errors=True)  # parts that were added to other samples
     kept = keep_codec and vocabulary_path.exists()
     codec = load_codec(out / "codec") if kept else fit_codec(data, out / "codec", num_functions)
-    meta = prepare_split(data, "train", out / "train", codec, workers=workers, observed_share=observed_share)
-    texts = {text for row in meta for text in row["texts"]}
+    meta = prepare_shards(training_shards(data), out / "train", codec, workers=workers, observed_share=observed_share)
+    texts = {text for row in meta if row["split"] != UNNAMED_SPLIT for text in row["texts"]}
     vocabulary = Vocabulary(json.loads(vocabulary_path.read_text())) if kept else learn_vocabulary(texts)
     write_words(out / "train", meta, vocabulary)
     if any(data.glob(f"{VALIDATION_SPLIT}-*.tar")):
-        unseen = prepare_split(data, VALIDATION_SPLIT, out / VALIDATION_SPLIT, codec, workers=workers, observed_share=0)
+        shards = shard_paths(data, VALIDATION_SPLIT)
+        unseen = prepare_shards(shards, out / VALIDATION_SPLIT, codec, workers=workers, observed_share=0)
         write_words(out / VALIDATION_SPLIT, unseen, vocabulary)
     with atomic_path(vocabulary_path) as path:
         path.write_text(json.dumps(list(vocabulary.words)))

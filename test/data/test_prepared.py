@@ -26,11 +26,11 @@ from momap_ros.data.prepared import (
     encode_names,
     learn_vocabulary,
     prepare_sample,
-    prepare_split,
+    prepare_shards,
     sample_cells,
     write_words,
 )
-from momap_ros.data.sample import Role, write_shard
+from momap_ros.data.sample import Role, shard_paths, write_shard
 from momap_ros.geometry import Float32
 from momap_ros.model.codec import TemporalBasisCodec
 from momap_ros.rgbd import RGBDFrame
@@ -237,7 +237,7 @@ def test_a_ball_that_is_thrown_across_the_room_is_left_out_and_named(
     with pytest.raises(FlungError, match=rf"train_0000000_0 .*expected motions up to {FLUNG_M} m, got [2-9]"):
         prepare_sample(flung, codec)
     write_shard(tmp_path / "train-0000000-0000001.tar", [flung, dataclasses.replace(sample, key="train_0000000_1")])
-    meta = prepare_split(tmp_path, "train", tmp_path / "train", codec, workers=1)
+    meta = prepare_shards(shard_paths(tmp_path, "train"), tmp_path / "train", codec, workers=1)
     assert [row["key"] for row in meta] == ["train_0000000_1"]
     assert len(np.load(tmp_path / "train" / "rgb.npy")) == 1
     said = capsys.readouterr()
