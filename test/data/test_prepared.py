@@ -65,6 +65,7 @@ def test_samples_keep_their_order(split: PreparedSplit, simulated: list[Sample])
         texts = [sample.text, *sample.paraphrases]
         assert row == {
             "key": sample.key,
+            "split": sample.split,
             "skill": sample.skill,
             "kind": sample.kind,
             "texts": texts,
