@@ -12,6 +12,7 @@
 #   NAME=first          of the run
 #   MINUTES=9           of this call
 #   FIRST=0             episode to begin with
+#   SPLIT=train         of the episodes; strange: half of what is acted on is of random shape, with a made-up name (START!)
 #   SIMULATE=100        seconds for the first samples, with all cores
 #   VIEWS=3             cameras per episode
 #   GROW=yes            whether the run takes up what is simulated during it; otherwise nothing is
@@ -25,7 +26,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly WORK="${WORK:-runs/gpu}" OUT="${OUT:-out/gpu}" NAME="${NAME:-first}" MINUTES="${MINUTES:-9}"
 readonly SIMULATE="${SIMULATE:-100}" VIEWS="${VIEWS:-3}" GROW="${GROW:-yes}" LOADERS="${LOADERS:-9}"
-readonly FIRST="${FIRST:-0}" VALIDATION="${VALIDATION:-200}" START="${START:-}" STATE="${STATE:-yes}"
+readonly FIRST="${FIRST:-0}" SPLIT="${SPLIT:-train}" VALIDATION="${VALIDATION:-200}"
+readonly START="${START:-}" STATE="${STATE:-yes}"
 readonly DEVICE="${DEVICE:-cuda}" PYTHON="${PYTHON:-python3}" PER_SHARD=100 EPISODES=1000000
 readonly TRAIN="${TRAIN:---compile --batch-size 512 --learning-rate 1e-3 --warmup-steps 300 --channels 128 256 \
     --encoder-width 256 --encoder-layers 6}"
@@ -43,11 +45,11 @@ simulate() { # split, first episode, episodes, cores
 # Shards that came too late to be read go; the manifest says what the others are.
 write_manifest() {
     local learned shard
-    learned="$(grep -rhoE 'train-[0-9]+-[0-9]+\.tar' --include=shards.json --exclude-dir='.*.partial' "$WORK/prepared")"
-    for shard in "$WORK"/shards/train-*.tar; do
+    learned="$(grep -rhoE "$SPLIT-[0-9]+-[0-9]+\.tar" --include=shards.json --exclude-dir='.*.partial' "$WORK/prepared")"
+    for shard in "$WORK/shards/$SPLIT"-*.tar; do
         if [[ "$learned" != *"$(basename "$shard")"* ]]; then rm -f "$shard" "${shard%.tar}.json"; fi
     done
-    simulate train "$FIRST" $((PER_SHARD * $(wc -l <<< "$learned"))) 1
+    simulate "$SPLIT" "$FIRST" $((PER_SHARD * $(wc -l <<< "$learned"))) 1
     cp "$WORK/shards/manifest.json" "$WORK/prepared/manifest.json"
 }
 
@@ -78,10 +80,10 @@ prepare() {
 
 if [[ ! -f "$WORK/$NAME/state.pt" ]]; then # a run that was cut off goes on with the samples that are there
     if ((VALIDATION > 0)); then simulate val 0 "$VALIDATION" "$CORES"; fi
-    in_background 15 simulate --split train --first-episode "$FIRST" --episodes "$EPISODES" --views "$VIEWS" \
+    in_background 15 simulate --split "$SPLIT" --first-episode "$FIRST" --episodes "$EPISODES" --views "$VIEWS" \
         --size 128 --workers "$CORES" --out "$WORK/shards"
     sleep "$SIMULATE"
-    if ! compgen -G "$WORK/shards/train-*.tar" > /dev/null; then
+    if ! compgen -G "$WORK/shards/$SPLIT-*.tar" > /dev/null; then
         echo "train_on_gpu: expected a whole shard of $PER_SHARD episodes, got none in $SIMULATE s; raise SIMULATE" >&2
         exit 1
     fi

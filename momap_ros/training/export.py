@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from momap_ros.conditioning import GRID, IMAGE_SIZE
+from momap_ros.data.prepared import UNNAMED_SPLIT
 from momap_ros.files import atomic_path
 from momap_ros.model.checkpoint import read_info, write_info
 from momap_ros.model.codec import TemporalBasisCodec, load_codec
@@ -47,7 +48,7 @@ def export(run: Path, data: Path, manifest: Path, out: Path) -> int:
         "samples_seen": state["step"] * options.batch_size,
         "image_size": IMAGE_SIZE,
         "grid": GRID,
-        "simulator": {"mujoco": samples["mujoco"], "package": samples["package"]} | _training_split(samples),
+        "simulator": {"mujoco": samples["mujoco"], "package": samples["package"], "splits": _training_splits(samples)},
     }
     if options.start_from:
         training["began_with"] = _began_with(Path(options.start_from))
@@ -68,9 +69,14 @@ def _began_with(folder: Path) -> dict[str, Any]:
     return {"options": options | {"start_from": Path(options.get("start_from", "")).name}, "steps_done": steps} | began
 
 
-def _training_split(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What regenerates the training samples: episodes (first, one past the last), views, image size, count."""
-    split = manifest["splits"]["train"]
+def _training_splits(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What regenerates the training samples, of each split."""
+    splits = manifest["splits"]
+    return {name: _training_split(splits[name]) for name in ("train", UNNAMED_SPLIT) if name in splits}
+
+
+def _training_split(split: dict[str, Any]) -> dict[str, Any]:
+    """Episodes (first, one past the last), views, image size, count."""
     episodes: list[list[int]] = []
     for first, last in split["episodes"]:
         if episodes and episodes[-1][1] == first:

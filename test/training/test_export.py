@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 OPTIONS = SmallTraining(steps=2, batch_size=4, warmup_steps=1, channels=(32, 64))
 TRAIN_SPLIT = {"episodes": [[0, 5], [5, 12], [20, 30]], "num_views": 3, "size": 64, "samples": 61}
-MANIFEST = {"mujoco": "4.0.0", "package": "9.8.7", "splits": {"train": TRAIN_SPLIT}}
+STRANGE_SPLIT = {"episodes": [[5, 7]], "num_views": 2, "size": 64, "samples": 4}
+MANIFEST = {
+    "mujoco": "4.0.0",
+    "package": "9.8.7",
+    "splits": {"train": TRAIN_SPLIT, "val": TRAIN_SPLIT, "strange": STRANGE_SPLIT},
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +87,10 @@ def test_the_checkpoint_says_how_it_came_to_be(exported: Path) -> None:
     assert training["simulator"] == {
         "mujoco": "4.0.0",
         "package": "9.8.7",
-        "episodes": [[0, 12], [20, 30]],
-        "views": 3,
-        "size": 64,
-        "samples": 61,
+        "splits": {
+            "train": {"episodes": [[0, 12], [20, 30]], "views": 3, "size": 64, "samples": 61},
+            "strange": {"episodes": [[5, 7]], "views": 2, "size": 64, "samples": 4},
+        },
     }
 
 
