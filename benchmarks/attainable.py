@@ -47,15 +47,17 @@ from momap_ros.evaluation.scoring import Condition, Row, episode_of
 from momap_ros.evaluation.summary import summarise, summarise_skill
 from momap_ros.files import atomic_path, write_json
 from momap_ros.geometry import Float64, invert_se3, transform_points
+from momap_ros.simulation.assets import KINDS
 from momap_ros.simulation.episodes import Episode, demonstrate_again, simulate_episode
 from momap_ros.simulation.language import WORLD_FROM_ROBOT_VIEWER, viewed_direction
-from momap_ros.simulation.splits import UNSEEN_KINDS
+from momap_ros.simulation.splits import STRANGE_KINDS, UNSEEN_KINDS
 from momap_ros.simulation.views import body_centre, camera_motion, moving_bodies
 
 MAX_PLAYED = 60
 AGAIN = "make the samples again, see --help"
 ACTED = ("roles", "acted")
 CHECKPOINT = "ours"
+HEARD = frozenset(KINDS) - UNSEEN_KINDS - STRANGE_KINDS  # names that training says
 SAME_M = 1e-4  # float32 motions of bodies less than a metre away
 
 
@@ -165,7 +167,7 @@ def meant_by(sample: Sample) -> tuple[str, float] | None:
     says_color = f"{color} {kind}" in sample.text
     objects = [*labels[Role.ACTED], *labels[Role.OBJECT]]
     of_color = [name for name in objects if not says_color or name[0] == color]
-    of_name = [name for name in of_color if (name[2] in UNSEEN_KINDS if kind in UNSEEN_KINDS else name[2] == kind)]
+    of_name = [name for name in of_color if (name[2] == kind if kind in HEARD else name[2] not in HEARD)]
     told_by = "its colour" if says_color and len(of_color) == 1 else "its name" if len(of_name) == 1 else "nothing"
     return told_by, 1 / len(of_name)
 

@@ -115,6 +115,7 @@ def test_a_listener_goes_by_colour_then_by_name(attainable: ModuleType, directed
     # Names that training never says: of strange objects each could be it, of others none.
     assert meant_by("lift the sponge", "red sponge", "blue can") == ("its name", 1.0)
     assert meant_by("lift the sponge", "red sponge", "blue banana", "red lemon", "green can") == ("nothing", 1 / 3)
+    assert meant_by("lift the tovag", "red tovag", "blue can") == ("its name", 1.0)
     assert attainable.meant_by(replace(directed, factors={"acts_on": "fixture"})) is None
 
 
