@@ -18,6 +18,7 @@ from torch import nn
 
 from momap_ros.conditioning import GRID
 from momap_ros.model.denoiser import ContextAttention, ResidualBlock, SmallDenoiser
+from momap_ros.model.device import training_autocast
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
 from momap_ros.training.scene_losses import scene_losses
@@ -150,7 +151,7 @@ def training_loss(
         kl_weight: of the divergence, in nats per scene.
         weights: of the auxiliary losses.
     """
-    with torch.autocast(noise.device.type, torch.bfloat16):
+    with training_autocast(noise.device):
         scene = model.scene_encoder(batch.conditioning)
         mean, log_variance = model.posterior(batch.latents, scene)
         code = mean + (0.5 * log_variance).exp() * noise

@@ -33,6 +33,7 @@ from torch import nn
 from momap_ros.baselines.point_network import PointNetwork, gather
 from momap_ros.conditioning import GRID, MAX_WORDS, Conditioning
 from momap_ros.model.codec import MotionCodec
+from momap_ros.model.device import training_autocast
 from momap_ros.shapes import check_shapes
 from momap_ros.training.batches import Batch
 
@@ -367,7 +368,7 @@ def training_loss(
         duration_weight: of the error of the duration's logarithm.
     """
     steps, length_m = split_trajectory(batch.motion_m)
-    with torch.autocast(noise.device.type, torch.bfloat16):
+    with training_autocast(noise.device):
         context = model.context(batch.cloud, batch.queries)
         mean, log_variance = model.encode(steps, length_m, context)
         drawn_steps, drawn_length_m = model.decode(mean + (0.5 * log_variance).exp() * noise, context)

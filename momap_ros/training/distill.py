@@ -19,6 +19,7 @@ from momap_ros.files import atomic_path
 from momap_ros.model.checkpoint import find_checkpoint, read_info, write_info
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.device import training_autocast
 from momap_ros.model.noise import NoiseShares
 from momap_ros.model.pipeline import MoMapPipeline
 from momap_ros.model.scene_encoder import SceneEncoding
@@ -126,7 +127,7 @@ def distillation_loss(
     begins = (timesteps // stride + 1) * stride - 1
     signal, share = levels(alphas_cumprod, begins)
     noisy = signal * batch.latents + share * noise
-    with torch.autocast(noise.device.type, torch.bfloat16):
+    with training_autocast(noise.device):
         with torch.no_grad():
             scene = teacher.scene_encoder(batch.conditioning)
         wanted, moving = lesson(teacher.denoiser, scene, noisy, begins, alphas_cumprod=alphas_cumprod, options=options)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as functional
 
 from momap_ros.conditioning import MAX_INSTANCES
+from momap_ros.model.device import training_autocast
 from momap_ros.model.noise import InstanceFrames
 from momap_ros.model.scene_encoder import SceneEncoder, SceneEncoding
 from momap_ros.training.batches import Batch
@@ -20,7 +21,7 @@ def encoder_loss(
     encoder: SceneEncoder, batch: Batch, weighing: torch.Tensor, *, by_length: bool = False
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss of the steps that train the scene encoder alone, and its parts."""
-    with torch.autocast(batch.latents.device.type, torch.bfloat16):
+    with training_autocast(batch.latents.device):
         scene = encoder(batch.conditioning)
     parts = scene_losses(scene, batch, weighing, turns=encoder.turning is not None, by_length=by_length)
     shares = {"instance": 1.0, "motion": 1.0, "naming": 0.3, "duration": 0.1, "expected_turn": 1.0}

@@ -15,6 +15,7 @@ from torch import nn
 from momap_ros.conditioning import BLINDABLE, CONDITION_CHANNELS
 from momap_ros.model.codec import load_codec
 from momap_ros.model.denoiser import SmallDenoiser
+from momap_ros.model.device import training_autocast
 from momap_ros.model.noise import NoiseShares
 from momap_ros.model.prediction import PREDICTIONS, target_of
 from momap_ros.model.scene_encoder import SceneEncoder
@@ -96,7 +97,7 @@ def training_loss(
     """
     alpha = alphas_cumprod[timesteps].float()[:, None, None, None]
     noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
-    with torch.autocast(noise.device.type, torch.bfloat16):
+    with training_autocast(noise.device):
         scene = model.scene_encoder(batch.conditioning)
         output, moving_logits = model.denoiser(noisy, timesteps, scene)
     error = output.float() - target_of(batch.latents, noise, alpha, options.prediction)

@@ -107,7 +107,7 @@ def test_a_step_is_computed_where_the_model_is(
     kind: str, prepared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On torch's device without memory, which refuses to mix with others like a GPU does, through the optimizer."""
-    monkeypatch.setattr(torch, "autocast", lambda *_args: nullcontext())  # it does not know that device
+    monkeypatch.setattr(torch, "autocast", lambda *_args, **_options: nullcontext())  # it does not know that device
     all_nonzero = torch.fx.experimental._config.patch(  # type: ignore[attr-defined]  # torch installs it at run time
         meta_nonzero_assume_all_nonzero=True
     )
@@ -129,7 +129,7 @@ def test_a_run_in_a_given_time_chooses_its_steps_and_reads_what_came_later(
     shutil.copytree(prepared_folder, data)
     shutil.copytree(prepared_folder / "train", data / LATER / "00001")
     command = ["train", "baseline", "--kind", "general-flow-rollout", "--data", str(data), "--out", str(tmp_path)]
-    given = [*command, "--minutes", "0.1", "--batch-size", "4", "--workers", "1", "--loaders", "1", "--grows"]
+    given = [*command, "--minutes", "0.3", "--batch-size", "4", "--workers", "1", "--loaders", "1", "--grows"]
     assert main(given) == 0
     kept = json.loads((tmp_path / "options.json").read_text())
     state = torch.load(tmp_path / "state.pt", weights_only=True)

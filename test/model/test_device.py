@@ -11,7 +11,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 from momap_ros.conditioning import GRID
-from momap_ros.model.device import choose_device, keep_numpy_single_threaded
+from momap_ros.model import device as device_module
+from momap_ros.model.device import choose_device, fast_bfloat16, keep_numpy_single_threaded, training_autocast
 from momap_ros.model.execution import made_up_scene
 from momap_ros.model.pipeline import MoMapPipeline
 
@@ -35,6 +36,24 @@ def test_numpy_gives_its_threads_up_and_torch_keeps_its_own() -> None:
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert choose_device("cuda:1") == "cuda:1"
     assert choose_device("auto") in {"cpu", "cuda"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fma avx2", torch.float32), ("avx512f avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)],
+)
+def test_a_training_computes_in_bfloat16_only_where_a_cpu_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, expected: torch.dtype
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"model name : of this test\nflags : fpu {flags} sse2\n")
+    monkeypatch.setattr(device_module, "Path", lambda _: tmp_path / "cpuinfo")
+    fast_bfloat16.cache_clear()
+    try:
+        with training_autocast(torch.device("cpu")):
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+    finally:
+        fast_bfloat16.cache_clear()
+    assert product.dtype == expected
 
 
 @pytest.mark.parametrize("num_inference_steps", [1, 4])
