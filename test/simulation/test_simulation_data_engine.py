@@ -72,7 +72,7 @@ def test_figures_are_computed_from_the_facts(engine: ModuleType) -> None:
         succeeded=Counter(lift=4, topple=1),
         samples=facts,
         rays=Counter(points=2500, violations=1, shift_points=1250, shift_found=1000, lag_points=100, lag_found=5),
-        memory=[(index, 200.0 + index / 100) for index in range(0, 1000, 25)],
+        memory=[(index, 200.0 + index / 80) for index in range(0, 1000, 25)],
     )
 
     framing = engine.framing_figure(content)
@@ -90,7 +90,7 @@ def test_figures_are_computed_from_the_facts(engine: ModuleType) -> None:
         *[(1, False), (80.0, True), (5.0, False)],
         (2, False),
         (25.0, False),  # one hit of two, where half a hit is chance
-        (200, False),  # 1 MiB in 100 episodes
+        (250, False),  # 1 MiB in 80 episodes
     ]
     assert "2 samples with at least 3 objects" in framing.note
 
