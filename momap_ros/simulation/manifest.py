@@ -18,7 +18,7 @@ SEEDS = (
     "numpy.random.default_rng([split, episode, stream]): a number per split, the episode's number, and a stream each "
     "for the scene, the demonstration and every camera (momap_ros/simulation/episodes.py)"
 )
-_MAY_CHANGE_BYTES = ("package", "commit", "numpy", "opencv")
+_MAY_CHANGE_BYTES = ("package", "commit", "numpy", "simd", "opencv")
 
 
 def build_manifest(
@@ -144,10 +144,10 @@ def differing_makers(manifest: Mapping[str, Any]) -> list[str]:
     """What is installed here in another version than the manifest names, in words; bytes may differ for it."""
     here = describe_makers()
     differences = {
-        f"{name}: made with {maker[name]}, here is {here[name]}": None
+        f"{name}: made with {maker.get(name, 'an unknown one')}, here is {here[name]}": None
         for maker in _makers(manifest)
         for name in _MAY_CHANGE_BYTES
-        if maker[name] != here[name]
+        if maker.get(name) != here[name]
     }
     return list(differences)
 

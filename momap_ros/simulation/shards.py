@@ -187,11 +187,21 @@ def describe_makers() -> dict[str, str | None]:
         "commit": describe_commit(),
         "mujoco": mujoco.__version__,
         "numpy": np.__version__,
+        "simd": _simd(),
         "opencv": cv2.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "gl": os.environ.get("MUJOCO_GL"),
     }
+
+
+def _simd() -> str:
+    """The widest vector instructions that NumPy computes with here, for instance "X86_V3", which has AVX2.
+
+    Shards made with AVX-512 and with AVX2 differ, whatever else is the same.
+    """
+    extensions = np.show_config(mode="dicts")["SIMD Extensions"]
+    return str([*extensions["baseline"], *extensions.get("found", [])][-1])
 
 
 @cache

@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("momap_ros.simulation", exc_type=ImportError)
 
 import mujoco
+import numpy as np
 
 from momap_ros.data.sample import iterate_samples, read_shard
 from momap_ros.simulation import shard_run, shards
@@ -99,6 +100,7 @@ def test_the_manifest_counts_what_lies_there(made: Path) -> None:
     [maker] = manifest["made_with"]
     assert maker["mujoco"] == manifest["mujoco"] == mujoco.__version__
     assert maker["renderer"]
+    assert maker["simd"] in str(np.show_config(mode="dicts")["SIMD Extensions"])
     assert manifest["arguments"]["episodes"] == 6
     entry = manifest["splits"]["val"]
     samples = list(iterate_samples(made, "val"))
@@ -380,6 +382,7 @@ def test_a_difference_from_the_manifest_is_named(
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["val"]["shards"][1]["sha256"] = "0" * 64
     manifest["made_with"][0]["numpy"] = "1.0.0"
+    del manifest["made_with"][0]["simd"]  # as in manifests of before
     path = tmp_path / "other.json"
     path.write_text(json.dumps(manifest))
     monkeypatch.setattr(sys, "argv", ["momap simulate", "--from-manifest", str(path), "--out", str(folder)])
@@ -387,6 +390,7 @@ def test_a_difference_from_the_manifest_is_named(
     said = capsys.readouterr().err
     assert f"{NAMES[1]}.tar: expected sha256 {'0' * 64}" in said
     assert "numpy: made with 1.0.0" in said
+    assert "simd: made with an unknown one, here is " in said
     assert NAMES[0] not in said
 
 
