@@ -52,10 +52,8 @@ def test_no_two_are_alike_and_the_same_seed_makes_the_same(kind: str) -> None:
 
 def test_the_split_asks_for_strange_and_for_known_things_among_others() -> None:
     assert set(SHAPES) == STRANGE_KINDS
-    asked: dict[bool, list[bool]] = {
-        True: [],
-        False: [],
-    }  # is what is asked for strange? -> does something strange lie by
+    # Is what is asked for strange? -> does something strange lie beside it?
+    asked: dict[bool, list[bool]] = {True: [], False: []}
     for index in range(40):
         episode = simulate_episode("strange", index)
         if episode is None or episode.scene.acted_object is None:
